@@ -1,0 +1,292 @@
+"""Typed recipes: every key, its type and its default, and the checks that need no model.
+
+`recipe_file` reads the YAML; this file says what a recipe is. `recipes/base.yaml` lists the same
+keys with a line of comment each, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from mxa_lite.errors import InputError
+
+Role = Literal["designer", "executor"]
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+class RecipeError(InputError):
+    """A recipe that cannot be used; the message names the file, the key and what is allowed."""
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+Positive = Annotated[int, BeforeValidator(_number), Field(gt=0)]
+Real = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+
+
+class Block(BaseModel):
+    """A block of keys; unknown ones are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+
+class Model(Block):
+    """The base model: `embedded`, a local folder, or a Hub id "org/name"."""
+
+    name: str = "embedded"
+    loader: Literal["auto", "unsloth", "plain"] = "auto"
+    quantization: Literal["4bit", "none"] = "4bit"
+    adapters: Literal["per_role", "shared"] = "per_role"
+    max_length: Positive = 4096  # prompt and completion together, tokens
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    chat_template: dict[str, bool | int | float | str] = {}  # arguments of apply_chat_template
+
+
+class Lora(Block):
+    """The adapters; `targets` is "all-linear" or a list of module names."""
+
+    r: Positive = 16
+    alpha: Positive = 32
+    dropout: Share = 0.0
+    targets: str | list[str] = "all-linear"
+
+
+class TaskSpec(Block):
+    """Where questions come from: a known task, local files, or a weighted mix of such.
+
+    columns: our name ("question", "answer", "tests", "id") -> the file's column. held_out: share
+    of a local train file that is kept for evaluation when there is no `test`.
+    """
+
+    name: str | None = None
+    train: str | None = None
+    test: str | None = None
+    limit: Positive | None = None
+    columns: dict[str, str] = {}
+    kind: Literal["math", "code"] | None = None
+    held_out: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] = 0.1
+    weight: Real = 1.0  # within a mix
+    mix: list[TaskSpec] = []
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> TaskSpec:
+        if not (self.name or self.train or self.mix):
+            raise ValueError("needs a name, a train file or a mix")
+        return self
+
+
+class Lengths(Block):
+    """New tokens per completion of each role; one number sets both."""
+
+    designer: Positive = 1024
+    executor: Positive = 1024
+
+
+def _both(value: Any) -> Any:
+    return value if isinstance(value, dict | Lengths) else {"designer": value, "executor": value}
+
+
+class Rollout(Block):
+    """The shape of the tree: M designs a question, N executions a design."""
+
+    designs: Positive = 4
+    executions: Positive = 4
+    temperature: Annotated[float, BeforeValidator(_number), Field(gt=0)] = 1.0
+    max_completion_tokens: Annotated[Lengths, BeforeValidator(_both)] = Lengths()
+    max_calls: Positive = 32
+    max_script_chars: Positive = 20_000
+    max_tokens: Positive = 65_536  # completion tokens of one execution
+
+
+class Credit(Block):
+    """Who is paid for what; the defaults are the paper's."""
+
+    executor_group: Literal["question", "design"] = "question"
+    executor_unit: Literal["trajectory", "execution"] = "trajectory"
+    format_weight: Real = 0.4
+    answer_from: Literal["reply", "any"] = "reply"
+
+
+class Schedule(Block):
+    """Which role learns at which step."""
+
+    mode: Literal["stagewise", "coupled", "designer_only", "executor_only"] = "stagewise"
+    first: Role = "executor"
+    period: Positive = 30
+
+
+class Train(Block):
+    """The optimizer steps; names follow Transformers' and TRL's arguments."""
+
+    steps: Count = 120
+    questions: Positive = 8
+    learning_rate: Real = 5e-6
+    warmup_steps: Count = 10
+    lr_scheduler: Literal["constant_with_warmup", "constant", "linear", "cosine"] = (
+        "constant_with_warmup"  # the one that does not change when `steps` grows
+    )
+    loss_type: Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"] = (
+        "dapo"
+    )
+    clip: Real = 0.2
+    beta: Real = 0.0
+    weight_decay: Real = 0.01
+    max_grad_norm: Real = 1.0
+    tokens_per_micro_batch: Positive = 8192
+    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "sgd"] = "adamw_torch"
+    save_every: Positive = 10
+    report_to: Annotated[
+        list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)
+    ] = []
+
+
+class ColdStart(Block):
+    """The supervised warm start before RL."""
+
+    method: Literal["none", "data", "bootstrap"] = "none"
+    data: str | None = None
+    steps: Positive = 100
+    learning_rate: Real = 2e-4
+    batch_size: Positive = 8
+    rounds: Positive = 2
+    target_valid: Share = 0.8
+    questions: Positive = 64
+
+
+class Eval(Block):
+    """What is measured on the held-out questions, before and after; every 0 = only then."""
+
+    questions: Count = 200
+    samples: Positive = 4
+    every: Count = 0
+    greedy: bool = True
+    baselines: list[Literal["single", "self_consistency", "fixed"]] = ["single", "self_consistency"]
+    swap: bool = True
+
+
+class SandboxSpec(Block):
+    """The least isolation a run accepts, and what one script may use."""
+
+    require: Literal["rlimits", "landlock", "seccomp", "namespaces"] = "rlimits"
+    seconds: Annotated[float, BeforeValidator(_number), Field(gt=0)] = 10
+    memory_mb: Positive = 512
+    disk_mb: Positive = 64
+
+
+class Recipe(Block):
+    """One run. `task` and `model` must be given; everything else has a default.
+
+    generation_tokens: most tokens (prompt and completion, padding included) of one generation
+    batch, which bounds its KV cache. gpu: a preset of memory knobs, already applied here.
+    versions: what wrote a stored recipe; never compared.
+    """
+
+    seed: Count = 1
+    method: Literal["metaagent", "single_agent"] = "metaagent"
+    model: Model
+    lora: Lora = Lora()
+    task: Annotated[TaskSpec, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]
+    rollout: Rollout = Rollout()
+    credit: Credit = Credit()
+    schedule: Schedule = Schedule()
+    train: Train = Train()
+    cold_start: ColdStart = ColdStart()
+    eval: Eval = Eval()
+    sandbox: SandboxSpec = SandboxSpec()
+    engine: Literal["waves", "continuous", "vllm"] = "waves"
+    gpu: Literal["none", "8gb", "12gb", "16gb", "24gb"] = "none"
+    generation_tokens: Positive = 65_536
+    threads: Positive | None = None
+    versions: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _prompts_have_room(self) -> Recipe:
+        for role in ("designer", "executor"):
+            length = getattr(self.rollout.max_completion_tokens, role)
+            if length >= self.model.max_length:
+                raise ValueError(
+                    f"rollout.max_completion_tokens.{role} ({length}) leaves no room for a prompt"
+                    f" in model.max_length ({self.model.max_length})"
+                )
+        return self
+
+
+# Knobs of memory and speed alone: tokens of one update batch, tokens of one generation batch.
+GPU_PRESETS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "8gb": {"train": {"tokens_per_micro_batch": 2048}, "generation_tokens": 16_384},
+    "12gb": {"train": {"tokens_per_micro_batch": 4096}, "generation_tokens": 32_768},
+    "16gb": {"train": {"tokens_per_micro_batch": 8192}, "generation_tokens": 65_536},
+    "24gb": {"train": {"tokens_per_micro_batch": 16_384}, "generation_tokens": 131_072},
+}
+
+
+def is_path(name: str) -> bool:
+    """Whether a model name means a folder: "./x", "/x", "~/x", "a/b/c" or one that exists."""
+    return (
+        name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).expanduser().is_dir()
+    )
+
+
+def check_model(recipe: Recipe, where: str) -> None:
+    """Raise RecipeError unless model.name can be a model; looks at the disk, not at the network."""
+    name = recipe.model.name
+    if is_path(name):
+        if not (Path(name).expanduser() / "config.json").is_file():
+            found = "holds no config.json" if Path(name).expanduser().is_dir() else "does not exist"
+            raise RecipeError(f'{where}: model.name: the folder "{name}" {found}')
+    elif name != "embedded" and "/" not in name:
+        raise RecipeError(
+            f'{where}: model.name is "{name}"; allowed: "embedded", an existing folder,'
+            ' or a Hub id "org/name"'
+        )
+
+
+def check_data(recipe: Recipe, where: str) -> None:
+    """Raise RecipeError when a data file that this recipe would read is missing."""
+    wanted: list[tuple[str, str | None]] = []
+    for prefix, task in [("task", recipe.task)] + [
+        (f"task.mix[{i}]", part) for i, part in enumerate(recipe.task.mix)
+    ]:
+        wanted += [(f"{prefix}.train", task.train), (f"{prefix}.test", task.test)]
+        if task.name and task.name.lower().endswith(DATA_SUFFIXES):
+            wanted.append((f"{prefix}.name", task.name))
+    if recipe.cold_start.method == "data":
+        if recipe.cold_start.data is None:
+            raise RecipeError(f"{where}: cold_start.method is data, so cold_start.data must be set")
+        wanted.append(("cold_start.data", recipe.cold_start.data))
+    for key, path in wanted:
+        if path is not None and not Path(path).expanduser().is_file():
+            raise RecipeError(f'{where}: {key}: the file "{path}" does not exist')
+
+
+def diff(stored: Recipe, new: Recipe) -> str | None:
+    """The first key, in the order of the recipe, in which `new` differs; None when it may resume.
+
+    `train.steps` may grow, and `versions` is never compared.
+    """
+
+    def walk(old: Any, fresh: Any, key: str) -> str | None:
+        if isinstance(old, dict) and isinstance(fresh, dict):
+            for name in [*old, *(k for k in fresh if k not in old)]:
+                dotted = f"{key}.{name}" if key else name
+                if found := walk(old.get(name), fresh.get(name), dotted):
+                    return found
+            return None
+        if key == "train.steps":
+            return None if fresh >= old else key
+        return None if old == fresh else key
+
+    exclude = {"versions"}
+    return walk(stored.model_dump(exclude=exclude), new.model_dump(exclude=exclude), "")

@@ -1,0 +1,263 @@
+"""Reading recipes: YAML, `extends`, `--set`, GPU presets, and messages a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Hashable, Iterable, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mxa_lite.recipe import GPU_PRESETS, Recipe, RecipeError, check_data, check_model
+
+_HERE = Path(__file__).parent
+SHIPPED = next(p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir())
+SET = "--set"
+_MAX_SHOWN = 5
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 scalars: `5e-6` is a number, `off` and `no` are text, dates stay text."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise RecipeError(f'{self.name}: the key "{key.value}" stands twice (line {line})')
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9](_?[0-9])*", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    )
+
+
+def _parse(text: str, where: str) -> Any:
+    loader = _Loader(text)
+    loader.name = where
+    try:
+        return loader.get_single_data()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f" (line {mark.line + 1})" if mark else ""
+        problem = getattr(error, "problem", None) or "unreadable"
+        raise RecipeError(f"{where}: not valid YAML: {problem}{at}") from None
+    finally:
+        loader.dispose()
+
+
+def shipped() -> list[str]:
+    """Names of the recipes in the package, such as "arithmetic" or "ablations/schedule-coupled"."""
+    found = (p.relative_to(SHIPPED).with_suffix("").as_posix() for p in SHIPPED.rglob("*.yaml"))
+    return sorted(name for name in found if name != "base")
+
+
+def find(source: str | Path, beside: Path | None = None) -> Path:
+    """The file `source` means: a path, a run folder, or the name of a shipped recipe.
+
+    beside: folder that is searched first (of the recipe that says `extends`).
+    """
+    name = str(source)
+    for path in ([beside / name, beside / f"{name}.yaml"] if beside else []) + [Path(name)]:
+        if path.is_file():
+            return path
+        if (path / "recipe.yaml").is_file():
+            return path / "recipe.yaml"
+    plain = name.removeprefix("recipes/").removesuffix(".yaml")
+    if plain and (SHIPPED / f"{plain}.yaml").is_file():
+        return SHIPPED / f"{plain}.yaml"
+    names = shipped()
+    close = difflib.get_close_matches(plain, names, 1)
+    hint = f'did you mean "{close[0]}"?' if close else f"shipped ones: {', '.join(names)}"
+    raise RecipeError(f'no recipe "{name}"; {hint}')
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = _parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise RecipeError(f"{path}: cannot be read: {reason}") from None
+    if data is None:
+        raise RecipeError(f"{path}: the recipe is empty")
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise RecipeError(f"{path}: a recipe is a list of `key: value` lines")
+    return data
+
+
+def _long(key: str, value: Any) -> Any:
+    """The block that a short form stands for: `task: gsm8k`, `max_completion_tokens: 64`."""
+    if isinstance(value, dict) or value is None:
+        return value
+    if key == "task":
+        return {"name": value}
+    if key == "rollout.max_completion_tokens":
+        return {"designer": value, "executor": value}
+    return value
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`above` laid over `below`; blocks merge, a new task replaces the task block as a whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        dotted = f"{prefix}{key}"
+        value, old = _long(dotted, value), _long(dotted, merged.get(key))
+        if value is None and isinstance(old, dict):
+            continue  # an empty block changes nothing
+        if dotted == "task" and isinstance(value, dict) and {"name", "mix", "train"} & set(value):
+            old = None
+        both = isinstance(value, dict) and isinstance(old, dict)
+        merged[key] = _merge(old, value, f"{dotted}.") if both else deepcopy(value)
+    return merged
+
+
+def _with_preset(layer: dict[str, Any]) -> dict[str, Any]:
+    """A preset counts where `gpu` is named; keys named beside it win over it."""
+    preset = GPU_PRESETS.get(str(layer.get("gpu")), {})
+    return _merge(deepcopy(preset), layer)
+
+
+def _layers(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in above:
+        raise RecipeError(f"{path}: extends itself")
+    data = _read(path)
+    base = data.pop("extends", None)
+    below: dict[str, Any] = {}
+    if base is not None:
+        try:
+            parent = find(str(base), beside=path.parent)
+        except RecipeError as error:
+            raise RecipeError(f"{path}: extends: {error}") from None
+        below = _layers(parent, (*above, path.resolve()))
+    return _merge(below, _with_preset(data))
+
+
+def _apply_sets(data: dict[str, Any], sets: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
+    pairs: list[tuple[str, Any]] = []
+    for item in sets:
+        key, equals, text = item.partition("=")
+        if not equals or not all(part.isidentifier() for part in key.strip().split(".")):
+            raise RecipeError(f'{SET} {item}: must look like "train.steps=60"')
+        pairs.append((key.strip(), _parse(text, f"{SET} {item}")))
+    pairs.sort(key=lambda pair: pair[0] != "gpu")  # the preset first: other keys win over it
+    for key, value in pairs:
+        layer: Any = value
+        for part in reversed(key.split(".")):
+            layer = {part: layer}
+        if key.startswith("task.") and isinstance(data.get("task"), dict | str):
+            # One key of the task adds to the block, where a block of its own would replace it.
+            task = _long("task", data["task"])
+            layer = {"task": {**_merge(task, layer["task"])}}
+            data = {k: v for k, v in data.items() if k != "task"}
+        data = _merge(data, _with_preset(layer) if key == "gpu" else layer)
+    return data, {key for key, _ in pairs}
+
+
+def _fields(loc: Iterable[int | str]) -> tuple[str, list[str]]:
+    """The dotted key of a pydantic location, and the keys allowed in its last known block."""
+    block: type[BaseModel] | None = Recipe
+    key = ""
+    allowed: list[str] = list(Recipe.model_fields)
+    for part in loc:
+        if isinstance(part, int):
+            key += f"[{part}]"
+            continue
+        if block is None:
+            break  # inside a union: the rest names pydantic's own branches
+        key += f".{part}" if key else part
+        allowed = list(block.model_fields)
+        inner = block.model_fields[part].annotation if part in allowed else None
+        nested = getattr(inner, "__args__", (inner,))[0]
+        block = nested if isinstance(nested, type) and issubclass(nested, BaseModel) else None
+    return key, allowed
+
+
+def _everywhere() -> dict[str, str]:
+    """Last part of every key -> its full name, for keys written at the wrong depth."""
+    names: dict[str, str] = {}
+    for top, field in Recipe.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names.update({inner: f"{top}.{inner}" for inner in field.annotation.model_fields})
+    return names
+
+
+def _unknown(key: str, allowed: list[str]) -> str:
+    head, _, last = key.rpartition(".")
+    elsewhere = _everywhere()
+    if last in elsewhere:
+        return f'unknown key "{key}", did you mean "{elsewhere[last]}"?'
+    if close := difflib.get_close_matches(last, allowed, 1):
+        return f'unknown key "{key}", did you mean "{head + "." if head else ""}{close[0]}"?'
+    if close := difflib.get_close_matches(last, elsewhere, 1, 0.8):
+        return f'unknown key "{key}", did you mean "{elsewhere[close[0]]}"?'
+    return f'unknown key "{key}"; allowed here: {", ".join(allowed)}'
+
+
+def _explain(error: ValidationError, where: str, set_keys: set[str]) -> str:
+    lines: dict[str, str] = {}
+    for item in error.errors(include_url=False):
+        key, allowed = _fields(item["loc"])
+        if item["type"] == "extra_forbidden":
+            text = _unknown(key, allowed)
+        elif item["type"] == "missing":
+            text = f'the key "{key}" is missing'
+        elif item["type"] == "literal_error":
+            text = f'{key} is "{item["input"]}"; allowed: {item["ctx"]["expected"]}'
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            message = re.sub(r"valid dictionary or instance of \w+", "block of keys", message)
+            message = message.replace("Input should be", "must be")
+            got = item["input"]
+            shown = f", got {got!r}" if isinstance(got, str | int | float) else ""
+            text = f"{key} {message}{shown}".strip()
+        source = where
+        for name in set_keys:
+            if key == name or key.startswith((f"{name}.", f"{name}[")):
+                source = SET
+        lines.setdefault(key, f"{source}: {text}")
+    shown_lines = list(lines.values())[:_MAX_SHOWN]
+    more = len(lines) - len(shown_lines)
+    return "\n".join(shown_lines + ([f"and {more} more"] if more else []))
+
+
+def load(
+    source: str | Path, sets: Sequence[str] = (), *, data_files: bool = True, model: bool = True
+) -> Recipe:
+    """The recipe that `source` and the `--set` texts make.
+
+    data_files, model: whether files and the model folder must exist (what a command will read).
+    Raises RecipeError with at most six lines; imports nothing heavy.
+    """
+    path = find(source)
+    data, set_keys = _apply_sets(_layers(path), sets)
+    data = {key: value for key, value in data.items() if value is not None}
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(_explain(error, str(path), set_keys)) from None
+    if model:
+        check_model(recipe, SET if "model.name" in set_keys else str(path))
+    if data_files:
+        named = any(key.startswith(("task", "cold_start")) for key in set_keys)
+        check_data(recipe, SET if named else str(path))
+    return recipe
+
+
+def dump(recipe: Recipe, versions: dict[str, str] | None = None) -> str:
+    """The resolved recipe as YAML that `load` reads back to an equal one."""
+    data = recipe.model_dump(mode="json")
+    data["versions"] = versions if versions is not None else recipe.versions
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
