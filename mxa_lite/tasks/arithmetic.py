@@ -13,7 +13,7 @@ from collections.abc import Iterator
 NAMES = dict.fromkeys(("Tom", "Ben", "Sam", "Max"), "He") | dict.fromkeys(
     ("Ann", "Eva", "Mia", "Lily"), "She"
 )
-THINGS = tuple("apples books pens coins cards eggs balls stamps shells cakes".split())
+THINGS = ("apples", "books", "pens", "coins", "cards", "eggs", "balls", "stamps", "cakes", "hats")
 ADD = ("buys {n} more", "finds {n} more", "gets {n} more")
 SUBTRACT = ("gives away {n}", "loses {n}", "sells {n}")
 MULTIPLY = {2: "doubles them", 3: "triples them"} | {
