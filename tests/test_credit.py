@@ -1,4 +1,4 @@
-"""Credit on numbers worked by hand (paper, eq. 4 to 7 and 10). s = sqrt(2), eps ignored below 1e-5."""
+"""Credit on numbers worked by hand (paper, eq. 4 to 7 and 10); eps is below the tolerance."""
 
 import math
 
