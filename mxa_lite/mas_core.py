@@ -1,0 +1,341 @@
+"""The ground of the script language: messages, contexts, tools, and how a node is called.
+
+Every visit of a node has a path of its own ("0.2": the third visit made by the first node of the
+script), so the same agent object may stand in many places, and a workflow that loops is drawn as
+what happened. `parents` are the paths whose outputs a visit was shown. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import re
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import Any, Protocol
+
+from mxa_lite import answers, prompts
+
+
+class BudgetError(BaseException):
+    """The parent refused a call. Not an Exception, so that a script's handlers let it pass."""
+
+
+class NodeError(RuntimeError):
+    """A node inside a container failed; its text is the inner error's."""
+
+
+def describe(error: BaseException) -> str:
+    """An exception as one line, its type once."""
+    return str(error) if isinstance(error, NodeError) else f"{type(error).__name__}: {error}"
+
+
+class Client(Protocol):
+    """The way to the parent; `spawn` returns results or exceptions in order."""
+
+    def call(
+        self,
+        agent: str,
+        path: str,
+        number: int,
+        messages: list[dict[str, str]],
+        temperature: float | None,
+    ) -> str: ...
+    def tool(self, name: str, code: str) -> str: ...
+    def node(self, record: dict[str, Any]) -> None: ...
+    def answer(self, message: str) -> None: ...
+    def spawn(self, jobs: list[Callable[[], Any]]) -> list[Any]: ...
+
+
+class MessageType(Enum):
+    """What a message is; agents are shown all but user input and errors."""
+
+    USER_INPUT = "user_input"
+    AGENT_RESPONSE = "agent_response"
+    TOOL_CALL = "tool_call"
+    TOOL_RESULT = "tool_result"
+    INTERMEDIATE = "intermediate"
+    FINAL_RESULT = "final_result"
+    ERROR = "error"
+
+
+class Message(str):
+    """A node's result. It is its text, so a script may use it as a plain string."""
+
+    def __new__(cls, content: Any = "", *args: Any, **kwargs: Any) -> Message:
+        return super().__new__(cls, content)
+
+    def __init__(
+        self,
+        content: Any = "",
+        message_type: MessageType = MessageType.AGENT_RESPONSE,
+        metadata: dict[str, Any] | None = None,
+        sender: str | None = None,
+        recipient: str | None = None,
+    ) -> None:
+        self.content = content
+        self.message_type = message_type
+        self.metadata = dict(metadata or {})
+        self.sender = sender
+        self.recipient = recipient
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message as plain data."""
+        return {**vars(self), "message_type": self.message_type.value}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Message:
+        """The inverse of `to_dict`."""
+        return cls(**{**data, "message_type": MessageType(data["message_type"])})
+
+
+class Context:
+    """The messages a node can see, and a state that scripts may use."""
+
+    def __init__(
+        self,
+        messages: Iterable[Message] = (),
+        state: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self.messages = list(messages)
+        self.state: dict[str, Any] = {} if state is None else state
+        self.metadata: dict[str, Any] = {} if metadata is None else metadata
+
+    @classmethod
+    def asking(cls, prompt: str, shown: Iterable[Message] = ()) -> Context:
+        """A context whose one question is `prompt`, written from the messages `shown`."""
+        parents = [path for message in shown if (path := message.metadata.get("path"))]
+        return cls([Message(prompt, MessageType.USER_INPUT)], metadata={"parents": parents})
+
+    def copy(self, share_state: bool = False) -> Context:
+        """A context of its own for a member, so that members do not see each other."""
+        state = self.state if share_state else dict(self.state)
+        return Context(self.messages, state, dict(self.metadata))
+
+    def add_message(self, message: Message) -> None:
+        self.messages.append(message)
+
+    def get_messages_by_type(self, message_type: MessageType) -> list[Message]:
+        return [message for message in self.messages if message.message_type is message_type]
+
+    def get_latest_message(self, message_type: MessageType | None = None) -> Message | None:
+        """The latest message, of one type if given; None when there is none."""
+        kinds = [message_type] if message_type else list(MessageType)
+        return next((m for m in reversed(self.messages) if m.message_type in kinds), None)
+
+    def set_state(self, key: str, value: Any) -> None:
+        self.state[key] = value
+
+    def get_state(self, key: str, default: Any = None) -> Any:
+        return self.state.get(key, default)
+
+    @property
+    def question(self) -> str:
+        """The original question, wherever the node stands."""
+        asked = self.get_messages_by_type(MessageType.USER_INPUT)
+        return str(asked[0]) if asked else runtime.question
+
+    def shown(self) -> list[Message]:
+        """The messages of earlier nodes, as an agent here is shown them."""
+        hidden = (MessageType.USER_INPUT, MessageType.ERROR)
+        return [m for m in self.messages if m.message_type not in hidden and m.strip()]
+
+    def prompt(self) -> str:
+        """An agent's user message: the question, and what earlier nodes delivered."""
+        delivered = [(m.sender or "input", deliverable(m)) for m in self.shown()]
+        return prompts.follow_up(self.question, delivered) if delivered else self.question
+
+
+def deliverable(message: Message) -> str:
+    """What other agents see: an agent's delivery; what the script wrote itself stays whole."""
+    whole = message.message_type is not MessageType.AGENT_RESPONSE
+    return str(message) if whole else answers.deliverable(message, runtime.kind)
+
+
+class Frame:
+    """One visit of a node: its path, its calls so far, and where its record goes."""
+
+    def __init__(self, path: str, node: WorkflowNode | None, record: Callable[[dict], None]):
+        self.path = path
+        self.node = node
+        self.record = record
+        self.calls = itertools.count()
+        self._children = itertools.count()
+
+    def child(self, node: WorkflowNode) -> Frame:
+        """The frame of the next visit made from here."""
+        return Frame(f"{self.path}.{next(self._children)}".lstrip("."), node, self.record)
+
+
+class Runtime:
+    """What one script run knows: the client, the question, the answer so far."""
+
+    def __init__(self) -> None:
+        self.bind(None, "", "math")
+
+    def bind(self, client: Client | None, question: str, kind: str) -> None:
+        """Starts a run; kind: "math" or "code"."""
+        self._client = client
+        self.question = question
+        self.kind = kind
+        self.answer: str | None = None
+        self.last_run: Message | None = None
+        self.root = Frame("", None, lambda record: self.client.node(record))
+
+    @property
+    def client(self) -> Client:
+        if self._client is None:
+            raise RuntimeError("no model here: run the script with `mxa-lite exec`")
+        return self._client
+
+    def is_question(self, text: str) -> bool:
+        """Whether `text` is the question, also if it was pasted and lost escapes on the way."""
+        return _bare(text) == _bare(self.question)
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"\\[abfnrtv]|[\\\s\x00-\x1f]", "", text)
+
+
+runtime = Runtime()
+_current: contextvars.ContextVar[Frame | None] = contextvars.ContextVar("frame", default=None)
+
+
+def current_frame() -> Frame:
+    """The frame of the node that runs in this thread; the script's own outside any node."""
+    return _current.get() or runtime.root
+
+
+def answer(message: Any) -> None:
+    """Makes `message` the script's answer; the first one counts. RuntimeError for an error."""
+    if isinstance(message, Message) and message.message_type is MessageType.ERROR:
+        raise RuntimeError(f"cannot answer with an error: {message}")
+    if runtime.answer is None and message is not None:
+        runtime.answer = str(message)
+
+
+def as_context(inputs: Iterable[Any]) -> Context:
+    """The context of a node that the script itself calls.
+
+    A string that contains the question is the question as the script asks it; other strings and
+    earlier replies are shown behind the question.
+    """
+    question, shown = runtime.question, []
+    for item in inputs:
+        if isinstance(item, (list, tuple)):
+            inner = as_context(item)
+            shown += inner.shown()
+        elif isinstance(item, Message) and item.message_type is not MessageType.USER_INPUT:
+            shown.append(item)
+        elif item is not None and (text := str(item)).strip() and not runtime.is_question(text):
+            if runtime.question in text:
+                question = text
+            else:
+                shown.append(Message(text, MessageType.INTERMEDIATE, sender="input"))
+    return Context([Message(question, MessageType.USER_INPUT), *shown])
+
+
+class WorkflowNode:
+    """A step of a workflow. A subclass defines `process(context) -> Message`."""
+
+    kind = ""
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        self.name = name
+        self.config = kwargs
+
+    def process(self, context: Context) -> Message:
+        """The node's result for a context; may raise."""
+        raise NotImplementedError(f"{type(self).__name__} has no process(context)")
+
+    def __call__(self, *inputs: Any) -> Message:
+        """With a Context: runs in it, an exception becomes an ERROR message there.
+
+        With text or earlier replies: returns the reply, and raises what the node raises.
+        """
+        if len(inputs) == 1 and isinstance(inputs[0], Context):
+            return step(self, inputs[0])
+        return visit(self, as_context(inputs), current_frame().child(self))
+
+    def run(self, input: Any = None, initial_state: dict[str, Any] | None = None) -> Message:
+        """Runs on a question and returns the last message, an ERROR message if a node raised."""
+        self.run_with_context(input, initial_state)
+        assert runtime.last_run is not None
+        return runtime.last_run
+
+    def run_with_context(
+        self, input: Any = None, initial_state: dict[str, Any] | None = None
+    ) -> Context:
+        """Like `run`, and returns the whole context; the result is its last message."""
+        context = input if isinstance(input, Context) else as_context([input])
+        context.state.update(initial_state or {})
+        runtime.last_run = step(self, context)
+        return context
+
+
+def visit(node: WorkflowNode, context: Context, frame: Frame) -> Message:
+    """Runs a node in its frame, records it, and returns its message; raises what it raises."""
+    token = _current.set(frame)
+    parents = [m.metadata["path"] for m in context.shown() if "path" in m.metadata]
+    record = {
+        "name": node.name,
+        "kind": node.kind or type(node).__name__.removesuffix("Node").lower(),
+        "path": frame.path,
+        "parents": list(dict.fromkeys(context.metadata.get("parents", []) + parents)),
+        "output": None,
+        "error": None,
+    }
+    try:
+        result = node.process(context)
+        message = result if isinstance(result, Message) else Message(result)
+        if message.message_type is MessageType.ERROR:
+            raise NodeError(str(message))
+        if any(message is known for known in context.messages[:-1]):  # picked an earlier one
+            message = Message.from_dict(message.to_dict())
+        record["output"] = answers.shorten(str(message))
+    except BaseException as error:
+        record["error"] = describe(error)
+        raise
+    finally:
+        _current.reset(token)
+        frame.record(record)
+    message.sender = message.sender or node.name
+    message.metadata["path"] = frame.path
+    return message
+
+
+def attempt(node: WorkflowNode, context: Context, frame: Frame | None = None) -> Message:
+    """Like `visit`, but an exception becomes an ERROR message."""
+    try:
+        return visit(node, context, frame or current_frame().child(node))
+    except Exception as error:  # a node is the script's own code: it may raise anything
+        return Message(describe(error), MessageType.ERROR, sender=node.name)
+
+
+def step(node: WorkflowNode, context: Context) -> Message:
+    """Runs a node and adds its message to the context, unless the node did so itself."""
+    message = attempt(node, context)
+    if not context.messages or context.messages[-1] is not message:
+        context.add_message(message)
+    return message
+
+
+def gather(nodes: Sequence[WorkflowNode], contexts: Sequence[Context]) -> list[Message]:
+    """Runs nodes concurrently, each in its own context; one message each, in order.
+
+    Records are kept back until all are done, so that their order does not depend on threads.
+    """
+    here, records = current_frame(), [[] for _ in nodes]  # type: list[list[dict[str, Any]]]
+    jobs: list[Callable[[], Message]] = []
+    for node, context, kept in zip(nodes, contexts, records, strict=True):
+        frame = here.child(node)
+        frame.record = kept.append
+        jobs.append(lambda n=node, c=context, f=frame: attempt(n, c, f))  # type: ignore[misc]
+    results = runtime.client.spawn(jobs)
+    for record in itertools.chain(*records):
+        here.record(record)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
