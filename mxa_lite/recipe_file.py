@@ -261,3 +261,8 @@ def dump(recipe: Recipe, versions: dict[str, str] | None = None) -> str:
     data = recipe.model_dump(mode="json")
     data["versions"] = versions if versions is not None else recipe.versions
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def headline(name: str) -> str:
+    """What a shipped recipe says of itself: the first line of its header comment."""
+    return find(name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")

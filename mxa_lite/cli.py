@@ -1,0 +1,104 @@
+"""The command line. Every import of a command's own stands inside it: `--help` must be quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mxa_lite import __version__, console
+
+FOLDER = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path)
+
+
+def sets_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--set key=value`, any number of times, later ones winning."""
+    return click.option(
+        "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key of the recipe."
+    )(command)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--json`: one object on stdout, everything else on stderr."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """Train one small model as designer and executor of multi-agent systems."""
+
+
+@cli.command()
+@click.argument("recipe")
+@sets_option
+@click.option("--output", type=FOLDER, help="Run folder; by default runs/<recipe>.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
+def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -> None:
+    """Cold start, training, evaluation before and after, report."""
+    from mxa_lite import recipe_file
+
+    loaded = recipe_file.load(recipe, sets)
+    folder = output or console.default_output(recipe_file.find(recipe))
+    console.check_output(folder, loaded, resume)
+
+    from mxa_lite.run import run as run_recipe
+
+    run_recipe(loaded, folder, resume)
+
+
+@cli.command()
+@click.argument("recipe")
+@sets_option
+def validate(recipe: str, sets: tuple[str, ...]) -> None:
+    """Check a recipe and print it with everything filled in."""
+    from mxa_lite import recipe_file
+
+    click.echo(recipe_file.dump(recipe_file.load(recipe, sets)), nl=False)
+
+
+@cli.command()
+def recipes() -> None:
+    """List the recipes in the package."""
+    from mxa_lite import recipe_file
+
+    names = recipe_file.shipped()
+    for name in names:
+        about = recipe_file.headline(name)
+        click.echo(f"{name:<{max(map(len, names))}}  {about}")
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("--vram", type=click.FloatRange(min=0, min_open=True), required=True, help="In GB.")
+@sets_option
+@json_option
+def plan(recipe: str, vram: float, sets: tuple[str, ...], as_json: bool) -> None:
+    """Will a recipe fit a GPU, and what to lower if not."""
+    from mxa_lite import recipe_file
+    from mxa_lite.plan import describe
+    from mxa_lite.plan import plan as plan_recipe
+
+    result = plan_recipe(recipe_file.load(recipe, sets, data_files=False), vram)
+    if as_json:
+        console.print_json(result)
+    else:
+        click.echo(describe(result, vram))
+
+
+@cli.command()
+def doctor() -> None:
+    """Versions, device, dtype and why, sandbox level."""
+    from mxa_lite.doctor import report
+
+    for line in report():
+        click.echo(line)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(console.run_command(cli))

@@ -1,0 +1,120 @@
+"""What commands share: exit codes, `--json` output, and checks before anything heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mxa_lite.errors import InputError, RunError
+
+if TYPE_CHECKING:  # pydantic is not needed for --help
+    from mxa_lite.recipe import Recipe
+
+
+@contextmanager
+def stdout_for_json(wanted: bool) -> Iterator[None]:
+    """With `wanted`, everything that prints to stdout meanwhile goes to stderr instead.
+
+    The file descriptor itself is moved, so that libraries written in C are covered too.
+    """
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def print_json(data: Any) -> None:
+    """One JSON object on stdout; NaN is a bug, not an output."""
+    click.echo(json.dumps(data, allow_nan=False))
+
+
+def read_text(path: Path) -> str:
+    """The file's text, else InputError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+
+
+def stored_recipe(run: Path, sets: tuple[str, ...] = (), *, checkpoint: bool = False) -> Recipe:
+    """The recipe of a run folder, else InputError.
+
+    checkpoint: whether a saved adapter is needed too.
+    """
+    from mxa_lite import recipe_file
+
+    if not (run / "recipe.yaml").is_file():
+        raise InputError(f"{run}: not a run folder (no recipe.yaml)")
+    if checkpoint and not any((run / "checkpoints").glob("*/*/adapter_config.json")):
+        raise InputError(f"{run}: no checkpoint yet")
+    return recipe_file.load(run / "recipe.yaml", sets, data_files=False)
+
+
+def default_output(recipe_path: Path) -> Path:
+    """`runs/<recipe>`; for a recipe that lies in a run folder, that folder's name."""
+    stored = recipe_path.name == "recipe.yaml"
+    return Path("runs") / (recipe_path.resolve().parent.name if stored else recipe_path.stem)
+
+
+def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
+    """Raise InputError when this run may not write there; nothing is created or touched."""
+    from mxa_lite import recipe_file
+    from mxa_lite.recipe import diff
+
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output}: is not a folder")
+    if resume:
+        if not (output / "recipe.yaml").is_file():
+            raise InputError(f"--resume: there is no run in {output}")
+        stored = recipe_file.load(output / "recipe.yaml", data_files=False, model=False)
+        if key := diff(stored, recipe):
+            only = ": train.steps may only grow" if key == "train.steps" else ""
+            raise InputError(f"--resume: {key} differs from the recipe stored in {output}{only}")
+        return
+    # Of several processes (accelerate launch) the first one may have begun to write already.
+    if os.environ.get("RANK", "0") == "0" and output.is_dir() and any(output.iterdir()):
+        raise InputError(f"--output {output}: is not empty; add --resume, or name another folder")
+
+
+def run_command(command: click.Command) -> int:
+    """Run `command` on the command line's arguments and say which exit code it ends with.
+
+    0 done, 1 failure while running, 2 wrong input, 130 Ctrl-C. Anything else is a bug of the kit
+    and keeps its traceback.
+    """
+    try:
+        result = command.main(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except InputError as error:
+        click.echo(f"mxa-lite: {error}", err=True)
+        return 2
+    except RunError as error:
+        click.echo(f"mxa-lite: {error}", err=True)
+        return 1
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("mxa-lite: interrupted", err=True)
+        return 130
+    except BrokenPipeError:  # `mxa-lite ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    return result if isinstance(result, int) else 0

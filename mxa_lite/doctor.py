@@ -1,0 +1,54 @@
+"""What this machine has: versions, device, dtype and why, sandbox level, what a GPU run lacks."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = (
+    "mxa-lite", "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets",
+    "unsloth", "triton", "math-verify", "click", "pydantic",
+)  # fmt: skip
+
+
+def versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Installed versions, read from their metadata without importing anything; absent ones left
+    out."""
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def missing_for_gpu(found: dict[str, str], cuda: bool) -> list[str]:
+    """What keeps this machine from a GPU run, each with the command or the step that mends it."""
+    steps = []
+    if found.get("torch", "").endswith("+cpu"):
+        steps.append("torch is a CPU build: pip install --force-reinstall torch (a CUDA build)")
+    if not cuda:
+        steps.append("no CUDA device is visible: an NVIDIA card and its driver, see `nvidia-smi`")
+    if "unsloth" not in found:
+        steps.append("unsloth is not installed: pip install 'mxa-lite[gpu]'")
+    return steps
+
+
+def report() -> list[str]:
+    """The lines of `mxa-lite doctor`."""
+    found = versions()
+    lines = [f"{name:<13} {number}" for name, number in found.items()]
+    lines.append(f"{'platform':<13} {sys.platform} {platform.machine()}")
+    cuda = False
+    if "torch" not in found:
+        lines.append("torch is not installed: only exec, grade, validate, plan and recipes work")
+    else:
+        import torch
+
+        cuda = torch.cuda.is_available()
+        lines.append(f"{'device':<13} {torch.cuda.get_device_name(0) if cuda else 'cpu'}")
+    steps = missing_for_gpu(found, cuda)
+    lines.append("missing for a GPU run:" if steps else "nothing is missing for a GPU run")
+    return lines + [f"  - {step}" for step in steps]

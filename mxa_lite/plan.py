@@ -1,0 +1,261 @@
+"""Will a recipe fit a GPU: memory from model shapes and the recipe alone, no weights, no network.
+
+    total = weights + adapters + optimizer + overhead + max(update, generation)
+    update = activations + logits            generation = kv_cache + sampling
+
+weights      linear layers of the blocks: 0.5 byte + 4 bytes per 64 (NF4 and its scales), or the
+             dtype; embeddings and head in the dtype
+adapters     r * (in + out) per adapted layer, fp32, one per role
+optimizer    fp32 gradients of the learning role(s); two fp32 moments (8-bit: two bytes) of all
+activations  T tokens, T = the largest micro-batch (a trajectory is never split): the input of
+             every block (gradient checkpointing) and everything inside one block; without
+             checkpointing everything inside all blocks
+logits       the vocabulary in the dtype, fp32 and its gradient, for the completion tokens of the
+             micro-batch; TRL's and Unsloth's losses on a GPU hold one chunk of them
+kv_cache     2 * layers * kv_heads * head_dim * dtype, for every token of a generation batch
+sampling     prefill of one block, and three fp32 copies of the vocabulary per row
+overhead     CUDA context, kernels' workspaces, fragmentation: a constant, not measured by us
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mxa_lite import embedded
+from mxa_lite.errors import InputError
+from mxa_lite.recipe import Recipe, is_path
+
+GIB = 2**30
+OVERHEAD = int(1.2 * GIB)
+LOGIT_CHUNK = 1024  # tokens
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a Llama-like decoder, as its config.json names them."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    tied: bool
+
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """(in, out) of the linear layers of one block."""
+        q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        h, i = self.hidden, self.intermediate
+        return {
+            "q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h),
+            "gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h),
+        }  # fmt: skip
+
+
+# From the models' config.json; every Hub model that a shipped recipe names is here.
+SHAPES = {
+    "Qwen/Qwen3-0.6B": Shape(1024, 3072, 28, 16, 8, 128, 151_936, True),
+    "Qwen/Qwen3-1.7B": Shape(2048, 6144, 28, 16, 8, 128, 151_936, True),
+    "Qwen/Qwen3-4B": Shape(2560, 9728, 36, 32, 8, 128, 151_936, True),
+    "Qwen/Qwen3-8B": Shape(4096, 12_288, 36, 32, 8, 128, 151_936, False),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": Shape(576, 1536, 30, 9, 3, 64, 49_152, True),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a step runs. The default is a GPU: bf16, checkpointing, logits in chunks."""
+
+    dtype_bytes: int = 2
+    checkpointing: bool = True
+    chunked_logits: bool = True
+    overhead: int = OVERHEAD
+
+
+def shape_from_config(path: Path) -> Shape:
+    """The shape a config.json describes, else InputError."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        heads = config["num_attention_heads"]
+        return Shape(
+            hidden=config["hidden_size"],
+            intermediate=config["intermediate_size"],
+            layers=config["num_hidden_layers"],
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+            vocab=config["vocab_size"],
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: not the config of a decoder this kit can plan: {error}"
+        ) from None
+
+
+def shape_of(name: str) -> Shape:
+    """The shape of model.name, else InputError."""
+    if name == "embedded":
+        return shape_from_config(embedded.FOLDER / "config.json")
+    if is_path(name):
+        return shape_from_config(Path(name).expanduser() / "config.json")
+    if name in SHAPES:
+        return SHAPES[name]
+    known = ", ".join(["embedded", *SHAPES])
+    raise InputError(f'plan: the shape of "{name}" is not known; known: {known}, or a local folder')
+
+
+def _lora_parameters(shape: Shape, recipe: Recipe) -> int:
+    targets = recipe.lora.targets
+    adapted = [
+        size for name, size in shape.linears().items() if targets == "all-linear" or name in targets
+    ]
+    one = shape.layers * recipe.lora.r * sum(fan_in + fan_out for fan_in, fan_out in adapted)
+    return one * (1 if recipe.model.adapters == "shared" else 2)
+
+
+def _block_bytes(shape: Shape, setting: Setting) -> int:
+    """What autograd keeps of one block, per token: norms, projections, rotary, MLP, LoRA inputs."""
+    b, h, i = setting.dtype_bytes, shape.hidden, shape.intermediate
+    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    kept = b * (6 * h + 2 * (q + 2 * kv) + q + 4 * i) + 4 * 2 * h
+    lora_inputs = 4 * (2 * h + q + i) if b < 4 else 0  # PEFT casts them to the adapter's fp32
+    return kept + lora_inputs
+
+
+def estimate(shape: Shape, recipe: Recipe, setting: Setting = Setting()) -> dict[str, int]:
+    """Bytes per part; the module's docstring is the formula."""
+    b = setting.dtype_bytes
+    linear = shape.layers * sum(i * o for i, o in shape.linears().values())
+    table = shape.vocab * shape.hidden * (1 if shape.tied else 2)
+    per_weight = 0.5 + 4 / 64 if recipe.model.quantization == "4bit" else b
+    lora = _lora_parameters(shape, recipe)
+    both = recipe.schedule.mode == "coupled" or recipe.model.adapters == "shared"
+    moments = {"adamw_torch": 8, "sgd": 0}.get(recipe.train.optim, 2)
+    lengths = recipe.rollout.max_completion_tokens
+    longest = max(lengths.designer, lengths.executor)
+    budget = recipe.train.tokens_per_micro_batch
+    tokens = max(budget, recipe.model.max_length)
+    block = _block_bytes(shape, setting)
+    saved = shape.layers * shape.hidden * b
+    logit_tokens = max(longest, budget // longest * longest)
+    if setting.chunked_logits:
+        logit_tokens = min(LOGIT_CHUNK, logit_tokens)
+    cache = max(recipe.generation_tokens, recipe.model.max_length)
+    executions = recipe.train.questions * recipe.rollout.designs * recipe.rollout.executions
+    rows = min(max(1, cache // min(lengths.designer, lengths.executor)), executions)
+    prefill = b * (2 * shape.intermediate + 2 * shape.hidden)
+    return {
+        "weights": int(linear * per_weight + table * b),
+        "adapters": 4 * lora,
+        "optimizer": (4 if both else 2) * lora + moments * lora,
+        "activations": tokens * (saved + block if setting.checkpointing else shape.layers * block),
+        "logits": logit_tokens * shape.vocab * (b + 4 + 4),
+        "kv_cache": cache * 2 * shape.layers * shape.kv_heads * shape.head_dim * b,
+        "sampling": cache * prefill + rows * shape.vocab * 4 * 3,
+        "overhead": setting.overhead,
+    }
+
+
+def total(parts: dict[str, int]) -> int:
+    """The peak in bytes: what always lies there, and the larger of the two phases."""
+    update = parts["activations"] + parts["logits"]
+    generation = parts["kv_cache"] + parts["sampling"]
+    fixed = sum(parts[name] for name in ("weights", "adapters", "optimizer", "overhead"))
+    return fixed + max(update, generation)
+
+
+def _get(recipe: Recipe, key: str) -> Any:
+    value: Any = recipe
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _with(block: Any, key: str, value: Any) -> Any:
+    head, _, rest = key.partition(".")
+    inner = _with(getattr(block, head), rest, value) if rest else value
+    return block.model_copy(update={head: inner})
+
+
+# Knobs in the order in which to try them: of memory alone, then those that change what is learned.
+_FREE = ("model.quantization", "generation_tokens", "train.tokens_per_micro_batch", "train.optim")
+_COSTLY = ("model.max_length", "lora.r")
+
+
+def _lower(recipe: Recipe, key: str) -> dict[str, Any]:
+    """The settings that take a knob one step down; empty at its end."""
+    value = _get(recipe, key)
+    if key == "model.quantization":
+        return {key: "4bit"} if value == "none" else {}
+    if key == "train.optim":
+        return {key: "adamw_8bit"} if value == "adamw_torch" else {}
+    half = value // 2
+    if key == "lora.r":
+        return {key: half} if half >= 8 else {}
+    if key != "model.max_length":  # no batch is smaller than its longest row
+        return {key: half} if half >= recipe.model.max_length else {}
+    caps = {
+        "rollout.max_completion_tokens.designer": half // 2,
+        "rollout.max_completion_tokens.executor": half // 2,
+        "train.tokens_per_micro_batch": half,
+        "generation_tokens": half,
+    }
+    lowered = {name: cap for name, cap in caps.items() if _get(recipe, name) > cap}
+    return {key: half, **lowered} if half >= 1024 else {}
+
+
+def _advice(shape: Shape, recipe: Recipe, limit: float) -> list[str]:
+    """`key=value` settings, the one that saves most first, until it fits or nothing is left."""
+    lowered: dict[str, Any] = {}
+    size = total(estimate(shape, recipe))
+    while size > limit:
+        best: tuple[int, dict[str, Any], Recipe] | None = None
+        for keys in (_FREE, _COSTLY):
+            for settings in (_lower(recipe, key) for key in keys):
+                changed = recipe
+                for key, value in settings.items():
+                    changed = _with(changed, key, value)
+                then = total(estimate(shape, changed))
+                if then < size and (best is None or then < best[0]):
+                    best = (then, settings, changed)
+            if best:
+                break
+        if best is None:
+            lowered["model.name"] = "a smaller model"
+            break
+        size, settings, recipe = best
+        lowered.update(settings)
+    return [f"{key}={value}" for key, value in lowered.items()]
+
+
+def plan(recipe: Recipe, vram_gb: float) -> dict[str, Any]:
+    """{"fits", "total_gb", "parts" in GB, "lower_first"}; a GB is 2**30 bytes, as cards count.
+
+    lower_first: `--set` texts, knobs of memory alone before those that change what is learned.
+    Raises InputError when the model's shape is not known.
+    """
+    shape = shape_of(recipe.model.name)
+    parts = estimate(shape, recipe)
+    size = total(parts)
+    return {
+        "fits": size <= vram_gb * GIB,
+        "total_gb": round(size / GIB, 2),
+        "parts": {name: round(value / GIB, 3) for name, value in parts.items()},
+        "lower_first": _advice(shape, recipe, vram_gb * GIB),
+    }
+
+
+def describe(result: dict[str, Any], vram_gb: float) -> str:
+    """The plan as lines for a person."""
+    lines = [f"{name:<12} {size:8.2f} GB" for name, size in result["parts"].items()]
+    verdict = "fits" if result["fits"] else "does not fit"
+    lines.append(f"peak         {result['total_gb']:8.2f} GB: {verdict} {vram_gb:g} GB")
+    lines.append("(peak: the larger of activations + logits and kv_cache + sampling, and the rest)")
+    if result["lower_first"]:
+        lines.append("lower first: " + "  ".join(f"--set {s}" for s in result["lower_first"]))
+    return "\n".join(lines)
