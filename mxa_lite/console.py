@@ -1,4 +1,4 @@
-"""What commands share: exit codes, `--json` output, and checks before anything heavy is imported."""
+"""What commands share: exit codes, `--json` output, checks before anything heavy is imported."""
 
 from __future__ import annotations
 

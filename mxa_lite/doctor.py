@@ -36,19 +36,34 @@ def missing_for_gpu(found: dict[str, str], cuda: bool) -> list[str]:
     return steps
 
 
+def _row(name: str, text: str) -> str:
+    return f"{name:<13} {text}"
+
+
+def _device_rows() -> tuple[list[str], bool]:
+    import torch
+
+    from mxa_lite.models import choose_dtype, choose_loader
+    from mxa_lite.recipe import Model
+
+    cuda = torch.cuda.is_available()
+    dtype, why_dtype = choose_dtype(Model())
+    loader, why_loader = choose_loader(Model())
+    device = torch.cuda.get_device_name(0) if cuda else f"cpu, {torch.get_num_threads()} threads"
+    return [
+        _row("device", device),
+        _row("dtype", f"{str(dtype).removeprefix('torch.')}: {why_dtype}"),
+        _row("loader", f"{loader}: {why_loader}"),
+    ], cuda
+
+
 def report() -> list[str]:
     """The lines of `mxa-lite doctor`."""
     found = versions()
-    lines = [f"{name:<13} {number}" for name, number in found.items()]
-    lines.append(f"{'platform':<13} {sys.platform} {platform.machine()}")
-    cuda = False
-    if "torch" not in found:
-        lines.append("torch is not installed: only exec, grade, validate, plan and recipes work")
-    else:
-        import torch
-
-        cuda = torch.cuda.is_available()
-        lines.append(f"{'device':<13} {torch.cuda.get_device_name(0) if cuda else 'cpu'}")
+    lines = [_row(name, number) for name, number in found.items()]
+    lines.append(_row("platform", f"{sys.platform} {platform.machine()}"))
+    devices, cuda = _device_rows()
+    lines += devices
     steps = missing_for_gpu(found, cuda)
     lines.append("missing for a GPU run:" if steps else "nothing is missing for a GPU run")
     return lines + [f"  - {step}" for step in steps]

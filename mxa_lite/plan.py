@@ -3,8 +3,8 @@
     total = weights + adapters + optimizer + overhead + max(update, generation)
     update = activations + logits            generation = kv_cache + sampling
 
-weights      linear layers of the blocks: 0.5 byte + 4 bytes per 64 (NF4 and its scales), or the
-             dtype; embeddings and head in the dtype
+weights      linear layers of the blocks: NF4 with double quantisation (half a byte, a byte per
+             64, 4 bytes per 64 * 256), or the dtype; embeddings and head in the dtype
 adapters     r * (in + out) per adapted layer, fp32, one per role
 optimizer    fp32 gradients of the learning role(s); two fp32 moments (8-bit: two bytes) of all
 activations  T tokens, T = the largest micro-batch (a trajectory is never split): the input of
@@ -31,6 +31,7 @@ from mxa_lite.recipe import Recipe, is_path
 GIB = 2**30
 OVERHEAD = int(1.2 * GIB)
 LOGIT_CHUNK = 1024  # tokens
+NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def estimate(shape: Shape, recipe: Recipe, setting: Setting = Setting()) -> dict
     b = setting.dtype_bytes
     linear = shape.layers * sum(i * o for i, o in shape.linears().values())
     table = shape.vocab * shape.hidden * (1 if shape.tied else 2)
-    per_weight = 0.5 + 4 / 64 if recipe.model.quantization == "4bit" else b
+    per_weight = NF4_BYTES if recipe.model.quantization == "4bit" else b
     lora = _lora_parameters(shape, recipe)
     both = recipe.schedule.mode == "coupled" or recipe.model.adapters == "shared"
     moments = {"adamw_torch": 8, "sgd": 0}.get(recipe.train.optim, 2)

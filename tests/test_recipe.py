@@ -1,0 +1,224 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mxa_lite import recipe_file
+from mxa_lite.plan import plan
+from mxa_lite.recipe import GPU_PRESETS, Recipe, RecipeError, diff
+from mxa_lite.recipe_file import dump, find, load, shipped
+
+MINIMAL = "model: {name: embedded}\ntask: arithmetic\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(text, name="mine.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return _write
+
+
+def refused(source, *sets):
+    with pytest.raises(RecipeError) as error:
+        load(source, sets)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_recipe_is_read_planned_and_read_back(name, write):
+    recipe = load(name)
+    assert plan(recipe, 1000)["fits"]
+    again = load(write(dump(recipe)))
+    assert again == recipe
+    assert load(f"recipes/{name}.yaml", ["model.name=embedded"]).task == recipe.task
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_qwen3_recipes_switch_thinking_off(name):
+    recipe = load(name)
+    if "Qwen3" in recipe.model.name:
+        assert recipe.model.chat_template == {"enable_thinking": False}
+
+
+def test_paper_recipes_have_the_paper_s_setting():
+    for name in ("paper-math", "paper-code", "paper-mixed"):
+        recipe = load(name)
+        assert (recipe.rollout.designs, recipe.rollout.executions) == (4, 4)
+        assert (recipe.train.questions, recipe.train.learning_rate) == (8, 5e-6)
+        assert (recipe.schedule.period, recipe.schedule.first) == (30, "executor")
+        assert recipe.rollout.max_completion_tokens.executor == 8192
+
+
+def test_base_lists_every_key_with_its_default():
+    base = yaml.load((recipe_file.SHIPPED / "base.yaml").read_text(), recipe_file._Loader)
+    defaults = Recipe.model_validate({"model": {}, "task": "x"}).model_dump(mode="json")
+    assert base == {k: v for k, v in defaults.items() if k not in ("model", "task", "versions")}
+
+
+@pytest.mark.parametrize("preset", ["8gb", "12gb", "16gb", "24gb"])
+def test_presets_change_memory_knobs_only(preset):
+    plain, tight = load("paper-math"), load("paper-math", [f"gpu={preset}"])
+    changed = {key for key, _ in _flat(tight) ^ _flat(plain)}
+    assert changed <= {"gpu", "train.tokens_per_micro_batch", "generation_tokens"}
+    assert tight.generation_tokens == GPU_PRESETS[preset]["generation_tokens"]
+
+
+def _flat(recipe):
+    def walk(value, key):
+        if isinstance(value, dict):
+            return [pair for k, v in value.items() for pair in walk(v, f"{key}.{k}".lstrip("."))]
+        return [(key, repr(value))]
+
+    return set(walk(recipe.model_dump(), ""))
+
+
+def test_keys_beside_a_preset_win_over_it(write):
+    path = write(MINIMAL + "gpu: 8gb\ntrain: {tokens_per_micro_batch: 77}\n")
+    recipe = load(path)
+    assert recipe.train.tokens_per_micro_batch == 77
+    assert recipe.generation_tokens == GPU_PRESETS["8gb"]["generation_tokens"]
+    both = load(path, ["generation_tokens=5000", "gpu=24gb"])
+    assert both.generation_tokens == 5000
+    assert (
+        both.train.tokens_per_micro_batch == GPU_PRESETS["24gb"]["train"]["tokens_per_micro_batch"]
+    )
+
+
+@pytest.mark.parametrize("text", ["5e-6", "5E-6", "0.000005", "5.0e-06"])
+def test_yaml_numbers_without_a_point_are_numbers(write, text):
+    assert load(write(MINIMAL + f"train: {{learning_rate: {text}}}\n")).train.learning_rate == 5e-6
+    assert load("arithmetic", [f"train.learning_rate={text}"]).train.learning_rate == 5e-6
+
+
+def test_off_and_no_are_read_by_the_type_of_the_key(write):
+    path = write(MINIMAL + "eval: {greedy: off, swap: no}\n")
+    assert load(path).eval.greedy is False
+    assert load(path).eval.swap is False
+    assert "allowed: 'none', 'data' or 'bootstrap'" in refused(path, "cold_start.method=off")
+
+
+def test_task_on_the_command_line_replaces_the_block(write, tmp_path):
+    data = write("{}", "rows.jsonl")
+    path = write(f"model: {{}}\ntask: {{name: gsm8k, train: {data}, limit: 5}}\n")
+    assert load(path).task.limit == 5
+    assert load(path, ["task=mbpp"]).task.train is None
+    added = load(path, ["task=mbpp", "task.limit=3", f"task.test={data}"]).task
+    assert (added.name, added.limit, added.test) == ("mbpp", 3, str(data))
+    assert load(path, ["task.limit=3"]).task.name == "gsm8k"
+
+
+def test_one_number_sets_both_completion_lengths():
+    assert load(
+        "arithmetic", ["rollout.max_completion_tokens=9"]
+    ).rollout.max_completion_tokens.model_dump() == {"designer": 9, "executor": 9}
+    one = load(
+        "arithmetic",
+        ["rollout.max_completion_tokens=9", "rollout.max_completion_tokens.designer=8"],
+    )
+    assert one.rollout.max_completion_tokens.model_dump() == {"designer": 8, "executor": 9}
+
+
+def test_extends_is_looked_up_beside_the_file_first(write):
+    write(MINIMAL + "seed: 7\n", "arithmetic.yaml")
+    path = write("extends: arithmetic\ntrain: {steps: 2}\n")
+    recipe = load(path)
+    assert (recipe.seed, recipe.train.steps) == (7, 2)
+
+
+def test_a_recipe_may_not_extend_itself(write):
+    assert "extends itself" in refused(write("extends: mine\n"))
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["train.stepz=3"], 'unknown key "train.stepz", did you mean "train.steps"?'),
+        (["designs=3"], 'unknown key "designs", did you mean "rollout.designs"?'),
+        (["task.mix=[{name: a, wieght: 1}]"], 'did you mean "task.mix[0].weight"?'),
+        (["schedule.mode=both"], "schedule.mode is \"both\"; allowed: 'stagewise'"),
+        (["train.steps=many"], "train.steps must be a valid integer"),
+        (["train.steps=true"], "train.steps must be a number"),
+        (["train.learning_rate=nan"], "train.learning_rate must be a finite number"),
+        (["rollout.designs=0"], "rollout.designs must be greater than 0"),
+        (["lora=3"], "lora must be a block of keys"),
+        (["model.max_length=100"], "leaves no room for a prompt"),
+        (["train"], 'must look like "train.steps=60"'),
+        (["model.name=./no/such"], 'the folder "./no/such" does not exist'),
+        (["model.name=llama"], 'an existing folder, or a Hub id "org/name"'),
+        (["task.train=no.jsonl"], 'task.train: the file "no.jsonl" does not exist'),
+        (["task=no.csv"], 'task.name: the file "no.csv" does not exist'),
+        (["cold_start.method=data"], "cold_start.data must be set"),
+    ],
+)
+def test_mistakes_on_the_command_line(sets, message):
+    text = refused("arithmetic", *sets)
+    assert message in text
+    assert text.startswith("--set") or "arithmetic.yaml: " in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the recipe is empty"),
+        ("# only a comment\n", "the recipe is empty"),
+        ("- a\n- b\n", "a recipe is a list of `key: value` lines"),
+        ("a: [1\n", "not valid YAML"),
+        ("seed: 1\nseed: 2\n", 'the key "seed" stands twice (line 2)'),
+        ("task: arithmetic\n", 'the key "model" is missing'),
+        ("model: {}\n", 'the key "task" is missing'),
+        ("model: {}\ntask:\n", 'the key "task" is missing'),
+        ("model: {}\ntask: {limit: 3}\n", "needs a name, a train file or a mix"),
+        (MINIMAL + "trian: {}\n", 'did you mean "train"?'),
+    ],
+)
+def test_mistakes_in_a_file_name_the_file(write, text, message):
+    path = write(text)
+    shown = refused(path)
+    assert message in shown
+    assert shown.startswith(str(path))
+
+
+def test_many_mistakes_stay_short(write):
+    text = refused(write("".join(f"wrong{i}: 1\n" for i in range(30)) + MINIMAL))
+    assert len(text.splitlines()) == 6
+    assert text.endswith("and 25 more")
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "not UTF-8 text" in refused(tmp_path / "b.yaml")
+
+
+def test_keys_that_a_method_does_not_use_are_no_error():
+    recipe = load("arithmetic", ["method=single_agent", "cold_start.data=gone.jsonl"])
+    assert recipe.cold_start.data == "gone.jsonl"
+
+
+def test_unknown_recipe_names_the_nearest():
+    assert 'did you mean "arithmetic"?' in refused("arithmetik")
+    assert "shipped ones: arithmetic" in refused("no-such.yaml")
+
+
+def test_a_run_folder_is_a_recipe(write, tmp_path):
+    path = write(dump(load("arithmetic"), {"torch": "2.13.0"}), "recipe.yaml")
+    assert find(tmp_path) == path
+    assert load(tmp_path).versions == {"torch": "2.13.0"}
+
+
+def test_diff_names_the_first_key_and_lets_steps_grow():
+    stored = load("arithmetic")
+    assert diff(stored, stored) is None
+    assert diff(stored, load("arithmetic", [f"train.steps={stored.train.steps + 1}"])) is None
+    assert (
+        diff(stored, load("arithmetic", [f"train.steps={stored.train.steps - 1}"])) == "train.steps"
+    )
+    assert diff(stored, load("arithmetic", ["eval.swap=false", "lora.r=2"])) == "lora.r"
+    assert diff(stored, stored.model_copy(update={"versions": {"torch": "9"}})) is None
+
+
+def test_recipes_travel_in_the_wheel():
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    assert 'recipes = "mxa_lite/recipes"' in text
