@@ -7,8 +7,9 @@ Equations are those of the paper (arXiv 2605.14212).
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from mxa_lite import answers
@@ -37,14 +38,10 @@ def group_advantages(rewards: Sequence[float]) -> list[float]:
 
 def answered_by(execution: Execution, kind: str) -> list[Call]:
     """The calls whose reply, extracted here and not by the script, is the execution's answer."""
-    answer = execution.answer
-    if not answer:
+    if not execution.answer:
         return []
-    if kind == "code":
-        return [c for c in execution.calls if answers.extract(c.reply, kind) == answer]
-    return [
-        c for c in execution.calls if answers.same_value(answers.extract(c.reply, kind), answer)
-    ]
+    same = operator.eq if kind == "code" else answers.same_value
+    return [c for c in execution.calls if same(answers.extract(c.reply, kind), execution.answer)]
 
 
 def format_score(execution: Execution, kind: str) -> float:
@@ -89,17 +86,7 @@ class GroupStats:
     greedy_calls: int = 0
 
     def __add__(self, other: GroupStats) -> GroupStats:
-        return GroupStats(
-            self.designer_groups + other.designer_groups,
-            self.designer_equal + other.designer_equal,
-            self.executor_groups + other.executor_groups,
-            self.executor_equal + other.executor_equal,
-            self.greedy_calls + other.greedy_calls,
-        )
-
-
-def _trained(execution: Execution) -> list[Call]:
-    return [call for call in execution.calls if call.temperature > 0]
+        return GroupStats(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 def _executor_group(executions_E: Sequence[Execution], unit: str) -> bool | None:
@@ -107,8 +94,8 @@ def _executor_group(executions_E: Sequence[Execution], unit: str) -> bool | None
 
     An execution without a trained call has no trajectory, so it is no member (eq. 6).
     """
-    members = [(e, _trained(e)) for e in executions_E]
-    members = [(e, calls_C) for e, calls_C in members if calls_C]
+    trained = ((e, [c for c in e.calls if c.temperature > 0]) for e in executions_E)
+    members = [(e, calls_C) for e, calls_C in trained if calls_C]
     if not members:
         return None
     if unit == "execution":

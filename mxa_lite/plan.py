@@ -21,12 +21,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from mxa_lite import embedded
 from mxa_lite.errors import InputError
 from mxa_lite.recipe import Recipe, is_path
+from mxa_lite.recipe_file import override
 
 GIB = 2**30
 OVERHEAD = int(1.2 * GIB)
@@ -65,16 +67,6 @@ SHAPES = {
     "Qwen/Qwen3-8B": Shape(4096, 12_288, 36, 32, 8, 128, 151_936, False),
     "HuggingFaceTB/SmolLM2-135M-Instruct": Shape(576, 1536, 30, 9, 3, 64, 49_152, True),
 }
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How a step runs. The default is a GPU: bf16, checkpointing, logits in chunks."""
-
-    dtype_bytes: int = 2
-    checkpointing: bool = True
-    chunked_logits: bool = True
-    overhead: int = OVERHEAD
 
 
 def shape_from_config(path: Path) -> Shape:
@@ -119,18 +111,17 @@ def _lora_parameters(shape: Shape, recipe: Recipe) -> int:
     return one * (1 if recipe.model.adapters == "shared" else 2)
 
 
-def _block_bytes(shape: Shape, setting: Setting) -> int:
+def _block_bytes(shape: Shape, b: int) -> int:
     """What autograd keeps of one block, per token: norms, projections, rotary, MLP, LoRA inputs."""
-    b, h, i = setting.dtype_bytes, shape.hidden, shape.intermediate
+    h, i = shape.hidden, shape.intermediate
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     kept = b * (6 * h + 2 * (q + 2 * kv) + q + 4 * i) + 4 * 2 * h
     lora_inputs = 4 * (2 * h + q + i) if b < 4 else 0  # PEFT casts them to the adapter's fp32
     return kept + lora_inputs
 
 
-def estimate(shape: Shape, recipe: Recipe, setting: Setting = Setting()) -> dict[str, int]:
-    """Bytes per part; the module's docstring is the formula."""
-    b = setting.dtype_bytes
+def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict[str, int]:
+    """Bytes per part, by the module's formula. b: bytes of the dtype; gpu: with checkpointing."""
     linear = shape.layers * sum(i * o for i, o in shape.linears().values())
     table = shape.vocab * shape.hidden * (1 if shape.tied else 2)
     per_weight = NF4_BYTES if recipe.model.quantization == "4bit" else b
@@ -141,10 +132,10 @@ def estimate(shape: Shape, recipe: Recipe, setting: Setting = Setting()) -> dict
     longest = max(lengths.designer, lengths.executor)
     budget = recipe.train.tokens_per_micro_batch
     tokens = max(budget, recipe.model.max_length)
-    block = _block_bytes(shape, setting)
+    block = _block_bytes(shape, b)
     saved = shape.layers * shape.hidden * b
     logit_tokens = max(longest, budget // longest * longest)
-    if setting.chunked_logits:
+    if gpu and recipe.model.loader != "plain":
         logit_tokens = min(LOGIT_CHUNK, logit_tokens)
     cache = max(recipe.generation_tokens, recipe.model.max_length)
     executions = recipe.train.questions * recipe.rollout.designs * recipe.rollout.executions
@@ -154,11 +145,11 @@ def estimate(shape: Shape, recipe: Recipe, setting: Setting = Setting()) -> dict
         "weights": int(linear * per_weight + table * b),
         "adapters": 4 * lora,
         "optimizer": (4 if both else 2) * lora + moments * lora,
-        "activations": tokens * (saved + block if setting.checkpointing else shape.layers * block),
+        "activations": tokens * (saved + block if gpu else shape.layers * block),
         "logits": logit_tokens * shape.vocab * (b + 4 + 4),
         "kv_cache": cache * 2 * shape.layers * shape.kv_heads * shape.head_dim * b,
         "sampling": cache * prefill + rows * shape.vocab * 4 * 3,
-        "overhead": setting.overhead,
+        "overhead": OVERHEAD if gpu else 0,
     }
 
 
@@ -170,19 +161,6 @@ def total(parts: dict[str, int]) -> int:
     return fixed + max(update, generation)
 
 
-def _get(recipe: Recipe, key: str) -> Any:
-    value: Any = recipe
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def _with(block: Any, key: str, value: Any) -> Any:
-    head, _, rest = key.partition(".")
-    inner = _with(getattr(block, head), rest, value) if rest else value
-    return block.model_copy(update={head: inner})
-
-
 # Knobs in the order in which to try them: of memory alone, then those that change what is learned.
 _FREE = ("model.quantization", "generation_tokens", "train.tokens_per_micro_batch", "train.optim")
 _COSTLY = ("model.max_length", "lora.r")
@@ -190,7 +168,7 @@ _COSTLY = ("model.max_length", "lora.r")
 
 def _lower(recipe: Recipe, key: str) -> dict[str, Any]:
     """The settings that take a knob one step down; empty at its end."""
-    value = _get(recipe, key)
+    value = attrgetter(key)(recipe)
     if key == "model.quantization":
         return {key: "4bit"} if value == "none" else {}
     if key == "train.optim":
@@ -206,7 +184,7 @@ def _lower(recipe: Recipe, key: str) -> dict[str, Any]:
         "train.tokens_per_micro_batch": half,
         "generation_tokens": half,
     }
-    lowered = {name: cap for name, cap in caps.items() if _get(recipe, name) > cap}
+    lowered = {name: cap for name, cap in caps.items() if attrgetter(name)(recipe) > cap}
     return {key: half, **lowered} if half >= 1024 else {}
 
 
@@ -218,9 +196,7 @@ def _advice(shape: Shape, recipe: Recipe, limit: float) -> list[str]:
         best: tuple[int, dict[str, Any], Recipe] | None = None
         for keys in (_FREE, _COSTLY):
             for settings in (_lower(recipe, key) for key in keys):
-                changed = recipe
-                for key, value in settings.items():
-                    changed = _with(changed, key, value)
+                changed = override(recipe, settings)
                 then = total(estimate(shape, changed))
                 if then < size and (best is None or then < best[0]):
                     best = (then, settings, changed)

@@ -1,7 +1,6 @@
 """Typed recipes: every key, its type and its default, and the checks that need no model.
 
-`recipe_file` reads the YAML; this file says what a recipe is. `recipes/base.yaml` lists the same
-keys with a line of comment each, and a test holds the two together.
+`recipe_file` reads the YAML. `recipes/base.yaml` explains each key; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -234,34 +233,31 @@ GPU_PRESETS: dict[str, dict[str, Any]] = {
 
 def is_path(name: str) -> bool:
     """Whether a model name means a folder: "./x", "/x", "~/x", "a/b/c" or one that exists."""
-    return (
-        name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).expanduser().is_dir()
-    )
+    rooted = name.startswith((".", "/", "~")) or name.count("/") > 1
+    return rooted or Path(name).expanduser().is_dir()
 
 
 def check_model(recipe: Recipe, where: str) -> None:
     """Raise RecipeError unless model.name can be a model; looks at the disk, not at the network."""
     name = recipe.model.name
     if is_path(name):
-        if not (Path(name).expanduser() / "config.json").is_file():
-            found = "holds no config.json" if Path(name).expanduser().is_dir() else "does not exist"
+        folder = Path(name).expanduser()
+        if not (folder / "config.json").is_file():
+            found = "holds no config.json" if folder.is_dir() else "does not exist"
             raise RecipeError(f'{where}: model.name: the folder "{name}" {found}')
     elif name != "embedded" and "/" not in name:
-        raise RecipeError(
-            f'{where}: model.name is "{name}"; allowed: "embedded", an existing folder,'
-            ' or a Hub id "org/name"'
-        )
+        allowed = 'allowed: "embedded", an existing folder, or a Hub id "org/name"'
+        raise RecipeError(f'{where}: model.name is "{name}"; {allowed}')
 
 
 def check_data(recipe: Recipe, where: str) -> None:
     """Raise RecipeError when a data file that this recipe would read is missing."""
     wanted: list[tuple[str, str | None]] = []
-    for prefix, task in [("task", recipe.task)] + [
-        (f"task.mix[{i}]", part) for i, part in enumerate(recipe.task.mix)
-    ]:
-        wanted += [(f"{prefix}.train", task.train), (f"{prefix}.test", task.test)]
+    tasks = {"task": recipe.task} | {f"task.mix[{i}]": t for i, t in enumerate(recipe.task.mix)}
+    for key, task in tasks.items():
+        wanted += [(f"{key}.train", task.train), (f"{key}.test", task.test)]
         if task.name and task.name.lower().endswith(DATA_SUFFIXES):
-            wanted.append((f"{prefix}.name", task.name))
+            wanted.append((f"{key}.name", task.name))
     if recipe.cold_start.method == "data":
         if recipe.cold_start.data is None:
             raise RecipeError(f"{where}: cold_start.method is data, so cold_start.data must be set")
@@ -271,22 +267,24 @@ def check_data(recipe: Recipe, where: str) -> None:
             raise RecipeError(f'{where}: {key}: the file "{path}" does not exist')
 
 
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Dotted key -> value, in the order of the recipe; `versions` left out."""
+
+    def walk(value: Any, key: str) -> dict[str, Any]:
+        if not isinstance(value, dict) or not value:
+            return {key: value}
+        return {k: v for name in value for k, v in walk(value[name], f"{key}.{name}").items()}
+
+    return {k[1:]: v for k, v in walk(recipe.model_dump(exclude={"versions"}), "").items()}
+
+
 def diff(stored: Recipe, new: Recipe) -> str | None:
-    """The first key, in the order of the recipe, in which `new` differs; None when it may resume.
-
-    `train.steps` may grow, and `versions` is never compared.
-    """
-
-    def walk(old: Any, fresh: Any, key: str) -> str | None:
-        if isinstance(old, dict) and isinstance(fresh, dict):
-            for name in [*old, *(k for k in fresh if k not in old)]:
-                dotted = f"{key}.{name}" if key else name
-                if found := walk(old.get(name), fresh.get(name), dotted):
-                    return found
-            return None
+    """The first key in which `new` differs; None when it may resume: `train.steps` may grow."""
+    old, fresh = flat(stored), flat(new)
+    for key in old | fresh:
         if key == "train.steps":
-            return None if fresh >= old else key
-        return None if old == fresh else key
-
-    exclude = {"versions"}
-    return walk(stored.model_dump(exclude=exclude), new.model_dump(exclude=exclude), "")
+            if fresh[key] < old[key]:
+                return key
+        elif old.get(key) != fresh.get(key):
+            return key
+    return None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from mxa_lite.recipe import GPU_PRESETS, Recipe, RecipeError, check_data, check_model
 
@@ -23,21 +23,12 @@ _MAX_SHOWN = 5
 class _Loader(yaml.SafeLoader):
     """YAML 1.2 scalars: `5e-6` is a number, `off` and `no` are text, dates stay text."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise RecipeError(f'{self.name}: the key "{key.value}" stands twice (line {line})')
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
 
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("int", r"[-+]?[0-9](_?[0-9])*", "-+0123456789"),
+    ("int", r"[-+]?(0|[1-9](_?[0-9])*)", "-+0123456789"),
     ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+.0123456789"),
 ):
     _Loader.add_implicit_resolver(
@@ -46,17 +37,11 @@ for _tag, _pattern, _first in (
 
 
 def _parse(text: str, where: str) -> Any:
-    loader = _Loader(text)
-    loader.name = where
     try:
-        return loader.get_single_data()
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f" (line {mark.line + 1})" if mark else ""
-        problem = getattr(error, "problem", None) or "unreadable"
-        raise RecipeError(f"{where}: not valid YAML: {problem}{at}") from None
-    finally:
-        loader.dispose()
+        first = " ".join(str(error).split()).replace('"<unicode string>", ', "")
+        raise RecipeError(f"{where}: not valid YAML: {first}") from None
 
 
 def shipped() -> list[str]:
@@ -145,6 +130,20 @@ def _layers(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return _merge(below, _with_preset(data))
 
 
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def override(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
+    """A copy with some dotted keys changed, validated again."""
+    data = recipe.model_dump()
+    for key, value in settings.items():
+        data = _merge(data, _nested(key, value))
+    return Recipe.model_validate(data)
+
+
 def _apply_sets(data: dict[str, Any], sets: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
     pairs: list[tuple[str, Any]] = []
     for item in sets:
@@ -154,56 +153,39 @@ def _apply_sets(data: dict[str, Any], sets: Sequence[str]) -> tuple[dict[str, An
         pairs.append((key.strip(), _parse(text, f"{SET} {item}")))
     pairs.sort(key=lambda pair: pair[0] != "gpu")  # the preset first: other keys win over it
     for key, value in pairs:
-        layer: Any = value
-        for part in reversed(key.split(".")):
-            layer = {part: layer}
-        if key.startswith("task.") and isinstance(data.get("task"), dict | str):
-            # One key of the task adds to the block, where a block of its own would replace it.
-            task = _long("task", data["task"])
-            layer = {"task": {**_merge(task, layer["task"])}}
-            data = {k: v for k, v in data.items() if k != "task"}
-        data = _merge(data, _with_preset(layer) if key == "gpu" else layer)
+        if key.startswith("task."):  # adds to the block, where a block of its own replaces it
+            task = _merge(_long("task", data.get("task")) or {}, _nested(key[5:], value))
+            data = {**data, "task": task}
+        else:
+            data = _merge(data, _with_preset(_nested(key, value)))
     return data, {key for key, _ in pairs}
 
 
 def _fields(loc: Iterable[int | str]) -> tuple[str, list[str]]:
     """The dotted key of a pydantic location, and the keys allowed in its last known block."""
-    block: type[BaseModel] | None = Recipe
-    key = ""
-    allowed: list[str] = list(Recipe.model_fields)
+    block: Any = Recipe
+    key, allowed = "", list(Recipe.model_fields)
     for part in loc:
         if isinstance(part, int):
             key += f"[{part}]"
-            continue
-        if block is None:
-            break  # inside a union: the rest names pydantic's own branches
-        key += f".{part}" if key else part
-        allowed = list(block.model_fields)
-        inner = block.model_fields[part].annotation if part in allowed else None
-        nested = getattr(inner, "__args__", (inner,))[0]
-        block = nested if isinstance(nested, type) and issubclass(nested, BaseModel) else None
+        elif block is not None:  # else inside a union: the rest names pydantic's own branches
+            key = f"{key}.{part}".lstrip(".")
+            allowed = list(block.model_fields)
+            inner = block.model_fields[part].annotation if part in allowed else None
+            inner = getattr(inner, "__args__", (inner,))[0]
+            block = inner if hasattr(inner, "model_fields") else None
     return key, allowed
 
 
-def _everywhere() -> dict[str, str]:
-    """Last part of every key -> its full name, for keys written at the wrong depth."""
-    names: dict[str, str] = {}
-    for top, field in Recipe.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names.update({inner: f"{top}.{inner}" for inner in field.annotation.model_fields})
-    return names
-
-
 def _unknown(key: str, allowed: list[str]) -> str:
-    head, _, last = key.rpartition(".")
-    elsewhere = _everywhere()
-    if last in elsewhere:
-        return f'unknown key "{key}", did you mean "{elsewhere[last]}"?'
-    if close := difflib.get_close_matches(last, allowed, 1):
-        return f'unknown key "{key}", did you mean "{head + "." if head else ""}{close[0]}"?'
-    if close := difflib.get_close_matches(last, elsewhere, 1, 0.8):
-        return f'unknown key "{key}", did you mean "{elsewhere[close[0]]}"?'
-    return f'unknown key "{key}"; allowed here: {", ".join(allowed)}'
+    head, dot, last = key.rpartition(".")
+    names = {name: f"{head}{dot}{name}" for name in allowed}
+    for top, field in Recipe.model_fields.items():  # right key, wrong depth
+        for inner in getattr(field.annotation, "model_fields", ()):
+            names.setdefault(inner, f"{top}.{inner}")
+    close = difflib.get_close_matches(last, names, 1)
+    hint = f', did you mean "{names[close[0]]}"?' if close else f"; allowed: {', '.join(allowed)}"
+    return f'unknown key "{key}"{hint}'
 
 
 def _explain(error: ValidationError, where: str, set_keys: set[str]) -> str:
@@ -223,10 +205,8 @@ def _explain(error: ValidationError, where: str, set_keys: set[str]) -> str:
             got = item["input"]
             shown = f", got {got!r}" if isinstance(got, str | int | float) else ""
             text = f"{key} {message}{shown}".strip()
-        source = where
-        for name in set_keys:
-            if key == name or key.startswith((f"{name}.", f"{name}[")):
-                source = SET
+        inside = any(key == k or key.startswith((f"{k}.", f"{k}[")) for k in set_keys)
+        source = SET if inside else where
         lines.setdefault(key, f"{source}: {text}")
     shown_lines = list(lines.values())[:_MAX_SHOWN]
     more = len(lines) - len(shown_lines)
