@@ -1,0 +1,130 @@
+"""Supervised warm start of both roles from chats, through TRL's SFTTrainer.
+
+A line of chat data: {"role": "designer" | "executor", "messages": [..., {"role": "assistant",
+"content": ...}]}. The loss is on the last message only.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from mxa_lite.engine import Engine
+from mxa_lite.errors import InputError
+from mxa_lite.models import ROLES, Policy
+from mxa_lite.recipe import Recipe
+
+Chat = list[dict[str, str]]
+
+
+def read_chats(path: Path) -> dict[str, list[Chat]]:
+    """Role -> chats of a JSONL file. Raises InputError with the line number of a bad line."""
+    chats: dict[str, list[Chat]] = {role: [] for role in ROLES}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            role, messages = row["role"], row["messages"]
+            good = (
+                role in chats
+                and messages[-1]["role"] == "assistant"
+                and all(isinstance(m["content"], str) for m in messages)
+            )
+        except (ValueError, KeyError, TypeError, IndexError):
+            good = False
+        if not good:
+            raise InputError(
+                f'{path} line {number}: needs {{"role": "designer" or "executor", "messages": '
+                '[..., {"role": "assistant", "content": TEXT}]}'
+            )
+        chats[role].append(messages)
+    if not any(chats.values()):
+        raise InputError(f"{path}: holds no chats")
+    return chats
+
+
+class _PlainSFT(SFTTrainer):  # type: ignore[misc]
+    """Without a GPU the loss comes from plain logits, since TRL's own needs a GPU kernel."""
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> torch.Tensor:
+        labels = inputs["labels"]
+        mask = inputs["attention_mask"]
+        logits = model(input_ids=inputs["input_ids"], attention_mask=mask, use_cache=False).logits
+        return torch.nn.functional.cross_entropy(
+            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()
+        )
+
+
+def rows(engine: Engine, chats: list[Chat]) -> list[dict[str, list[int]]]:
+    """Token ids of each chat as generation would see it, and which of them carry loss."""
+    done = []
+    for chat in chats:
+        prompt, _ = engine.encode(chat[:-1], engine.max_length)
+        reply = engine.policy.tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"]
+        ids = [*prompt, *reply, engine.policy.tokenizer.eos_token_id]
+        mask = [0] * len(prompt) + [1] * (len(ids) - len(prompt))
+        done.append({"input_ids": ids, "completion_mask": mask})
+    return done
+
+
+def warm_start(
+    recipe: Recipe, policy: Policy, engine: Engine, chats: dict[str, list[Chat]]
+) -> dict[str, float]:
+    """Train each role's adapter on its chats; returns the last loss per role."""
+    losses = {}
+    cold = recipe.cold_start
+    cpu = not torch.cuda.is_available()
+    for role in ROLES:
+        if not chats[role]:
+            continue
+        policy.activate(role)
+        policy.learning()
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer = (_PlainSFT if cpu else SFTTrainer)(
+                model=policy.model,
+                args=SFTConfig(
+                    output_dir=scratch,
+                    max_steps=cold.steps,
+                    learning_rate=cold.learning_rate,
+                    lr_scheduler_type="cosine",
+                    warmup_steps=min(10, cold.steps // 10),
+                    per_device_train_batch_size=cold.batch_size,
+                    gradient_accumulation_steps=1,
+                    weight_decay=0.0,
+                    optim="adamw_torch",
+                    max_length=recipe.model.max_length,
+                    packing=False,
+                    completion_only_loss=True,
+                    gradient_checkpointing=not cpu,
+                    use_cpu=cpu,
+                    bf16=not cpu and torch.cuda.is_bf16_supported(),
+                    fp16=not cpu and not torch.cuda.is_bf16_supported(),
+                    seed=recipe.seed,
+                    logging_steps=max(1, cold.steps // 5),
+                    save_strategy="no",
+                    report_to="none",
+                    disable_tqdm=True,
+                    dataloader_pin_memory=False,
+                ),
+                train_dataset=Dataset.from_list(rows(engine, chats[role])),
+                processing_class=policy.tokenizer,
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+            logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+            losses[role] = logged[-1] if logged else float("nan")
+    return losses

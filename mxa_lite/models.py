@@ -1,0 +1,223 @@
+"""The base model in 4 bit, its tokenizer, and one LoRA adapter per role (or one shared)."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.utils import load_peft_weights, set_peft_model_state_dict
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from mxa_lite import embedded
+from mxa_lite.errors import InputError
+from mxa_lite.recipe import Lora, Model, Recipe
+
+if TYPE_CHECKING:
+    from mxa_lite.recipe import Role
+
+ROLES: tuple[Role, ...] = ("designer", "executor")
+
+
+@dataclass
+class Policy:
+    """One base model that speaks for both roles.
+
+    adapters: role -> name of its adapter; both roles name "shared" with `adapters: shared`.
+    notes: how it was loaded and why, one sentence each, for the log and `doctor`.
+    """
+
+    model: Any  # a PeftModel; Unsloth's has extra methods
+    tokenizer: Any
+    adapters: dict[str, str]
+    loader: str
+    notes: list[str] = field(default_factory=list)
+    template: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The adapters, each once."""
+        return tuple(dict.fromkeys(self.adapters.values()))
+
+    def activate(self, role: str) -> None:
+        """Make the role's adapter the one the next forward uses.
+
+        PEFT freezes the others when it switches; all stay trainable here, because the optimizer
+        must know both (also on resume) and an adapter that is not active gets no gradient at all.
+        """
+        name = self.adapters[role]
+        if self.model.active_adapters != [name]:
+            self.model.set_adapter(name)
+            self.model.set_requires_grad(list(self.names), True)
+
+    def generating(self) -> None:
+        """Switch to generation: no dropout, no checkpointing."""
+        if self.loader == "unsloth":
+            from mxa_lite import unsloth_loader
+
+            unsloth_loader.for_inference(self.model)
+        self.model.eval()
+
+    def learning(self) -> None:
+        """Switch to training."""
+        if self.loader == "unsloth":
+            from mxa_lite import unsloth_loader
+
+            unsloth_loader.for_training(self.model)
+        self.model.train()
+
+    def save(self, folder: Path, names: Iterable[str] | None = None) -> None:
+        """Write each adapter to `folder/<name>` in PEFT's own format."""
+        self.model.save_pretrained(str(folder), selected_adapters=list(names or self.names))
+
+    def load(self, folder: Path, names: Iterable[str] | None = None) -> None:
+        """Read adapters that `save` wrote; weights come back bit for bit."""
+        for name in names or self.names:
+            weights = load_peft_weights(str(folder / name), device="cpu")
+            set_peft_model_state_dict(self.model, weights, adapter_name=name)
+
+
+def accelerator() -> bool:
+    """Whether a GPU is there to compute on."""
+    return torch.cuda.is_available()
+
+
+def choose_loader(model: Model) -> tuple[str, str]:
+    """(loader, reason). Raises InputError when `unsloth` is asked for and not installed."""
+    if model.loader == "plain":
+        return "plain", "the recipe asks for it"
+    installed = importlib.util.find_spec("unsloth") is not None
+    if model.loader == "unsloth":
+        if not installed:
+            raise InputError(
+                "model.loader is unsloth, which is not installed: pip install 'mxa-lite[gpu]'"
+            )
+        return "unsloth", "the recipe asks for it"
+    if not accelerator():
+        return "plain", "no GPU here; Unsloth's kernels need one"
+    if not installed:
+        return "plain", "Unsloth is not installed (pip install 'mxa-lite[gpu]')"
+    return "unsloth", "a GPU is here and Unsloth is installed"
+
+
+def choose_dtype(model: Model) -> tuple[torch.dtype, str]:
+    """(dtype, reason): what matrix products are computed in, chosen once."""
+    if model.dtype != "auto":
+        return getattr(torch, model.dtype), "the recipe asks for it"
+    if not accelerator():
+        return torch.float32, "CPU: rows stay equal to 1e-6 whatever batch they are in"
+    if torch.cuda.is_bf16_supported():
+        return torch.bfloat16, "the GPU computes in bfloat16"
+    return torch.float16, "the GPU has no bfloat16"
+
+
+def folder_of(model: Model) -> str:
+    """The embedded model's folder, a local folder, or the Hub id as given."""
+    if model.name == "embedded":
+        return str(embedded.FOLDER)
+    local = Path(model.name).expanduser()
+    return str(local) if local.is_dir() else model.name
+
+
+def set_pad(tokenizer: Any) -> str | None:
+    """Give the tokenizer a pad token that is neither eos nor part of a prompt; says what it took.
+
+    Unsloth's loss rebuilds masks from `token != pad`, so a pad that occurs in text loses tokens.
+    """
+    used = {tokenizer.eos_token_id, tokenizer.bos_token_id}
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in used:
+        return None
+    template = str(tokenizer.chat_template or "")
+    spare = [
+        token
+        for token in reversed(tokenizer.all_special_tokens)
+        if tokenizer.convert_tokens_to_ids(token) not in used and token not in template
+    ]
+    added = [
+        str(token)
+        for index, token in reversed(sorted(tokenizer.added_tokens_decoder.items()))
+        if index not in used and token.special and str(token) not in template
+    ]
+    if not (candidates := spare + added):
+        raise InputError("the tokenizer has no spare special token to pad with; add one to it")
+    tokenizer.pad_token = candidates[0]
+    return f"padding with {candidates[0]}, since the model's pad token was missing or its eos"
+
+
+def lora_config(lora: Lora) -> LoraConfig:
+    """PEFT's configuration of one adapter."""
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _plain_base(model: Model, dtype: torch.dtype) -> tuple[Any, Any]:
+    name = folder_of(model)
+    quantization = None
+    if model.quantization == "4bit":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        base = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype,
+            quantization_config=quantization,
+            device_map={"": 0} if accelerator() else None,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"model.name: {name} does not load: {first}") from error
+    return base, tokenizer
+
+
+def load(recipe: Recipe) -> Policy:
+    """Load the base in NF4 (or whole) and put fresh adapters on it, seeded by the recipe."""
+    loader, why_loader = choose_loader(recipe.model)
+    dtype, why_dtype = choose_dtype(recipe.model)
+    notes = [
+        f"model {recipe.model.name} in {recipe.model.quantization}",
+        f"loader {loader}: {why_loader}",
+        f"dtype {str(dtype).removeprefix('torch.')}: {why_dtype}",
+    ]
+    shared = recipe.model.adapters == "shared"
+    adapters = {role: "shared" if shared else role for role in ROLES}
+    first, *others = dict.fromkeys(adapters.values())
+    torch.manual_seed(recipe.seed)
+    if loader == "unsloth":
+        from mxa_lite import unsloth_loader
+
+        model, tokenizer = unsloth_loader.load(recipe, folder_of(recipe.model), dtype, first)
+    else:
+        base, tokenizer = _plain_base(recipe.model, dtype)
+        model = get_peft_model(base, lora_config(recipe.lora), adapter_name=first)
+        if accelerator():
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+    if tokenizer.chat_template is None:
+        raise InputError(f"model.name: {recipe.model.name} has no chat template; use a chat model")
+    for name in others:
+        model.add_adapter(name, lora_config(recipe.lora))
+    if note := set_pad(tokenizer):
+        notes.append(note)
+    tokenizer.padding_side = "left"
+    policy = Policy(model, tokenizer, adapters, loader, notes, dict(recipe.model.chat_template))
+    model.set_requires_grad(list(policy.names), True)
+    policy.activate("executor")
+    return policy

@@ -1,0 +1,357 @@
+"""One run, top to bottom: cold start, evaluate, train, evaluate, report."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+import torch
+from tqdm import tqdm
+
+from mxa_lite import coldstart, embedded, evaluate, models, recipe_file, tasks
+from mxa_lite.credit import GroupStats, assign
+from mxa_lite.doctor import versions
+from mxa_lite.engine import Engine
+from mxa_lite.graders import Grader
+from mxa_lite.metrics import step_line
+from mxa_lite.recipe import Recipe
+from mxa_lite.rollout import Sampler, Shape
+from mxa_lite.runfolder import RunFolder
+from mxa_lite.sandbox import Limits, Sandbox
+from mxa_lite.schedule import learning_roles, stage
+from mxa_lite.trainer import RoleTrainer, checkpoint_name, latest_checkpoint
+from mxa_lite.tree import Question, Tree
+
+COLD = checkpoint_name(0)
+
+
+@contextlib.contextmanager
+def sampler_for(recipe: Recipe, policy: models.Policy) -> Iterator[Sampler]:
+    """A sampler with its sandbox and grader started, as the recipe says."""
+    box = recipe.sandbox
+    limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
+    engine = Engine(policy, recipe.model.max_length, recipe.generation_tokens)
+    with Sandbox(limits, box.require) as sandbox, Grader(box.require) as grader:
+        yield Sampler(engine, sandbox, grader, recipe)
+
+
+def load_policy(recipe: Recipe) -> models.Policy:
+    """The policy with fresh adapters; threads set, libraries told to be quiet."""
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    for name in ("transformers", "trl", "peft", "bitsandbytes", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return models.load(recipe)
+
+
+def questions_for(
+    train: Sequence[Question], weights: Sequence[float], seed: int, step: int, count: int
+) -> list[Question]:
+    """The `count` questions of step `step` (from 1), a pure function of its arguments.
+
+    Each source (questions of equal weight and task) gives its share of every batch and is gone
+    through in shuffled passes of its own.
+    """
+    sources: dict[str, list[Question]] = {}
+    share: dict[str, float] = {}
+    for question, weight in zip(train, weights, strict=True):
+        sources.setdefault(question.task, []).append(question)
+        share[question.task] = share.get(question.task, 0.0) + weight
+    total = sum(share.values())
+    quota = {name: int(count * share[name] / total) for name in sources}
+    by_rest = sorted(sources, key=lambda n: quota[n] - count * share[n] / total)
+    for name in by_rest[: count - sum(quota.values())]:
+        quota[name] += 1
+    chosen = []
+    for name, rows in sources.items():
+        for position in range((step - 1) * quota[name], step * quota[name]):
+            turn, place = divmod(position, len(rows))
+            order = list(range(len(rows)))
+            random.Random(f"{seed} {name} {turn}").shuffle(order)
+            chosen.append(rows[order[place]])
+    return chosen
+
+
+class Interrupts:
+    """Ctrl-C asks the run to stop at the next safe point; a second one stops it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before = signal.getsignal(signal.SIGINT)
+
+    def __enter__(self) -> Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        click.echo("\nstopping; a checkpoint is saved first (Ctrl-C again: at once)", err=True)
+
+
+class Run:
+    """A run folder with its recipe, policy, sampler and questions."""
+
+    def __init__(
+        self, recipe: Recipe, folder: RunFolder, sampler: Sampler, data: tasks.TaskSet
+    ) -> None:
+        self.recipe, self.folder, self.sampler, self.data = recipe, folder, sampler, data
+        self.policy = sampler.engine.policy
+        self.groups = GroupStats()
+        self.held_out = data.test[: recipe.eval.questions]
+        self.started = time.monotonic()
+        self.steps_done = 0
+        self.bar: tqdm[Any] | None = None
+        self.interrupts = Interrupts()
+
+    def say(self, text: str) -> None:
+        """One plain line, above the progress bar when there is one."""
+        seconds = int(time.monotonic() - self.started)
+        tqdm.write(f"[{seconds // 60:3d}:{seconds % 60:02d}] {text}")
+
+    def cold_start(self) -> None:
+        """Warm-start both roles, or find the cold adapters of an earlier start of this run."""
+        target = self.folder.checkpoints / COLD
+        if target.is_dir():
+            self.policy.load(target)
+            return
+        cold = self.recipe.cold_start
+        if cold.method == "data":
+            path = embedded.COLD_START if cold.data is None else Path(cold.data).expanduser()
+            chats = coldstart.read_chats(path)
+            count = ", ".join(f"{len(some)} {role}" for role, some in chats.items())
+            self.say(f"cold start: {cold.steps} steps on {count} chats of {path.name}")
+            losses = coldstart.warm_start(self.recipe, self.policy, self.sampler.engine, chats)
+            self.say("cold start: loss " + ", ".join(f"{r} {x:.3f}" for r, x in losses.items()))
+        beside = self.folder.checkpoints / "cold.part"
+        shutil.rmtree(beside, ignore_errors=True)
+        self.policy.save(beside)
+        os.replace(beside, target)
+
+    def evaluate(self, name: str) -> None:
+        """Measure the policy as it stands into eval.json under `name`, unless it is there."""
+        results = self.folder.read_json("eval.json")
+        if name in results or not self.held_out:
+            return
+        self.say(f"evaluating ({name}) on {len(self.held_out)} held-out questions")
+        results[name] = evaluate.measure(
+            self.sampler, self.held_out, self.folder.path / "predictions" / name
+        )
+        self.folder.write_json("eval.json", results)
+        for mode, m in results[name].items():
+            self.say(
+                f"  {mode:17s} {m['accuracy']:.3f} [{m['low']:.3f}, {m['high']:.3f}]"
+                f"  {m['calls']:.1f} calls, {m['tokens']:.0f} tokens a question"
+            )
+
+    def swap(self, final: Path) -> None:
+        """The 2x2 table: designer and executor each cold or trained, equal sampling keys."""
+        results = self.folder.read_json("eval.json")
+        if "swap" in results:
+            return
+        wanted = self.recipe.eval.swap and self.recipe.method == "metaagent"
+        if not wanted or self.recipe.model.adapters == "shared" or not self.held_out:
+            results["swap"] = None
+            self.folder.write_json("eval.json", results)
+            return
+        cold = self.folder.checkpoints / COLD
+        table = {
+            "cold_cold": results["cold"]["designed"],
+            "trained_trained": results["final"]["designed"],
+        }
+        temperature, samples = self.recipe.rollout.temperature, self.recipe.eval.samples
+        for designer, executor in (("trained", "cold"), ("cold", "trained")):
+            self.policy.load(final if designer == "trained" else cold, ["designer"])
+            self.policy.load(final if executor == "trained" else cold, ["executor"])
+            tries = evaluate.designed(self.sampler, self.held_out, samples, temperature)
+            table[f"{designer}_{executor}"] = evaluate.summarize(tries)
+        self.policy.load(final)
+        order = ("cold_cold", "trained_cold", "cold_trained", "trained_trained")
+        results["swap"] = {cell: table[cell] for cell in order}
+        self.folder.write_json("eval.json", results)
+        self.say("swap table (designer_executor):")
+        for cell, m in results["swap"].items():
+            self.say(f"  {cell:17s} {m['accuracy']:.3f} [{m['low']:.3f}, {m['high']:.3f}]")
+
+    def rollout(self, step: int) -> list[Tree]:
+        """The trees of one training step, credit assigned."""
+        recipe = self.recipe
+        questions = questions_for(
+            self.data.train, self.data.weights, recipe.seed, step, recipe.train.questions
+        )
+        shape = Shape(recipe.rollout.designs, recipe.rollout.executions, recipe.rollout.temperature)
+        if recipe.method == "single_agent":
+            trees = evaluate.single_trees(self.sampler, questions, shape, step)
+        else:
+            trees = self.sampler.rollout(questions, shape, step)
+        self.groups = sum((assign(tree, recipe.credit) for tree in trees), GroupStats())
+        self.rolled = time.monotonic()
+        return trees
+
+    def roles(self, step: int) -> tuple[str, ...]:
+        """Who learns in this step; one agent alone is always the executor."""
+        if self.recipe.method == "single_agent":
+            return ("executor",)
+        return learning_roles(self.recipe.schedule, step)
+
+    def on_step(self, step: int, trees: list[Tree], numbers: dict[str, Any]) -> None:
+        """Write the step down and say how it went."""
+        update = time.monotonic() - self.rolled
+        started = time.monotonic()
+        self.folder.write_trees(step, trees)
+        line = step_line(
+            step,
+            self.roles(step),
+            trees,
+            self.groups,
+            self.recipe.rollout.executions,
+            numbers,
+        )
+        line["stage"] = stage(self.recipe.schedule, step)
+        line["engine"] = self.recipe.engine
+        engine = self.sampler.engine.reset()
+        line["seconds"] = {
+            **self.sampler.clock.seconds,
+            "update": update,
+            "write": time.monotonic() - started,
+        }
+        self.sampler.clock.seconds.clear()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if torch.cuda.is_available():
+            peak = torch.cuda.max_memory_allocated() / 2**20
+        line["memory"] = {"peak_mb": peak, "out_of_memory": engine.out_of_memory}
+        self.folder.add_metrics(line)
+        self.steps_done += 1
+        self._progress(line)
+
+    def _progress(self, line: dict[str, Any]) -> None:
+        groups = line["groups"]
+        signal_share = " ".join(
+            f"{role[0]} {groups[role]['signal']}/{groups[role]['total']}" for role in groups
+        )
+        text = (
+            f"{line['role']:8s} learns  correct {line['correct']:.2f}"
+            f"  reward d {line['reward']['designer'] or 0:.2f} e {line['reward']['executor'] or 0:.2f}"
+            f"  valid {line['valid_scripts'] or 0:.0%}  signal {signal_share}"
+        )
+        if self.bar is not None and not self.bar.disable:
+            self.bar.set_description_str(text, refresh=False)
+            self.bar.update(1)
+            return
+        left = self.recipe.train.steps - line["step"]
+        pace = (time.monotonic() - self.train_started) / self.steps_done
+        self.say(
+            f"step {line['step']}/{self.recipe.train.steps}  {text}"
+            f"  {sum(line['seconds'].values()):.1f}s, {left * pace / 60:.1f} min left"
+        )
+
+    def train(self) -> Path:
+        """All steps that are left; returns the folder of the last checkpoint."""
+        last = latest_checkpoint(self.folder.checkpoints)
+        done = int(last.name.removeprefix("step-")) if last else 0
+        steps = self.recipe.train.steps
+        if last is not None and done >= steps:
+            self.policy.load(last)
+            return last
+        if not steps:
+            return self.folder.checkpoints / COLD
+        for leftover in self.folder.checkpoints.glob("checkpoint-*"):
+            shutil.rmtree(leftover)
+        self.folder.cut_after(done)
+        if done:
+            self.say(f"resuming after step {done}")
+        self.train_started = time.monotonic()
+        with self.interrupts as interrupts:
+            trainer = RoleTrainer(
+                self.recipe,
+                self.policy,
+                self.folder.checkpoints,
+                self.rollout,
+                self.roles,
+                self.on_step,
+                lambda: interrupts.asked,
+            )
+            self.bar = tqdm(total=steps, initial=done, disable=None, leave=False, unit="step")
+            try:
+                trainer.train(resume_from_checkpoint=str(last) if last else None)
+            except KeyboardInterrupt:
+                saved = trainer.save_now()
+                self.say(f"stopped; saved in {saved}" if saved else "stopped before the first step")
+                raise
+            finally:
+                self.bar.close()
+        return trainer.save_now() or self.folder.checkpoints / COLD
+
+    def summary(self) -> None:
+        """summary.json: the headline and the swap table."""
+        results = self.folder.read_json("eval.json")
+        lines = self.folder.read_metrics()
+        main = "single" if self.recipe.method == "single_agent" else "designed"
+        cold, final = (results.get(name, {}).get(main) for name in ("cold", "final"))
+        self.folder.write_json(
+            "summary.json",
+            {
+                "mode": main,
+                "steps": lines[-1]["step"] if lines else 0,
+                "cold": cold and cold["accuracy"],
+                "final": final and final["accuracy"],
+                "gain": final["accuracy"] - cold["accuracy"] if cold and final else None,
+                "interval": final and [final["low"], final["high"]],
+                "swap": {c: m["accuracy"] for c, m in (results.get("swap") or {}).items()} or None,
+                "seconds": sum(sum(line["seconds"].values()) for line in lines),
+            },
+        )
+        if cold and final:
+            self.say(
+                f"{main}: {cold['accuracy']:.3f} cold -> {final['accuracy']:.3f} trained,"
+                f" {100 * (final['accuracy'] - cold['accuracy']):+.1f} points"
+            )
+
+
+def run(
+    recipe: Recipe, output: Path, resume: bool, say: Callable[[str], None] = click.echo
+) -> None:
+    """Do the run, or what is left of it. Raises InputError, RunError, KeyboardInterrupt."""
+    folder = RunFolder(output)
+    summary = folder.read_json("summary.json")
+    if resume and summary.get("steps") == recipe.train.steps:
+        say(f"{output} is finished: {recipe.train.steps} steps; see {output / 'report.html'}")
+        return
+    data = tasks.load(recipe.task, recipe.seed)
+    for note in data.notes:
+        say(note)
+    policy = load_policy(recipe)
+    for note in policy.notes:
+        say(note)
+    if resume and summary:  # more steps than before: the end is measured again
+        results = folder.read_json("eval.json")
+        folder.write_json("eval.json", {k: v for k, v in results.items() if k == "cold"})
+    folder.create(recipe_file.dump(recipe, versions()))
+    with sampler_for(recipe, policy) as sampler:
+        say(f"sandbox level {sampler.sandbox.level}")
+        this = Run(recipe, folder, sampler, data)
+        this.cold_start()
+        this.evaluate("cold")
+        final = this.train()
+        this.evaluate("final")
+        this.swap(final)
+        this.summary()
+    from mxa_lite import report
+
+    page = report.build(output)
+    this.say(f"report: {page}")

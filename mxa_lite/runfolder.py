@@ -1,0 +1,69 @@
+"""The run folder: what is written where, and what a resumed run finds."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mxa_lite.tree import Tree
+
+
+class RunFolder:
+    """`runs/<name>/`. Files appear whole: they are written beside and renamed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+
+    def create(self, recipe_text: str) -> None:
+        """Make the folder and store the resolved recipe."""
+        for folder in (self.path, self.checkpoints, self.path / "rollouts"):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.write("recipe.yaml", recipe_text)
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file so that a kill leaves the old one or the new one."""
+        target = self.path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(target.name + ".part")
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, target)
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file's content; an empty dict when it is not there."""
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def write_json(self, name: str, data: Any) -> None:
+        """Write JSON; NaN is a bug and raises ValueError."""
+        self.write(name, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+    def write_trees(self, step: int, trees: Sequence[Tree]) -> None:
+        """`rollouts/step-NNNNN.jsonl`, one question a line."""
+        lines = (json.dumps(tree.to_json(), allow_nan=False) + "\n" for tree in trees)
+        self.write(f"rollouts/step-{step:05d}.jsonl", "".join(lines))
+
+    def add_metrics(self, line: dict[str, Any]) -> None:
+        """Append one step's metrics."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All complete lines of `metrics.jsonl`."""
+        if not self.metrics.is_file():
+            return []
+        text = self.metrics.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def cut_after(self, step: int) -> None:
+        """Forget metrics and rollouts of later steps: a resumed run makes them again."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
+        self.write("metrics.jsonl", text)
+        for file in (self.path / "rollouts").glob("step-*.jsonl"):
+            if int(file.stem.removeprefix("step-")) > step:
+                file.unlink()

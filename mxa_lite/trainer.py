@@ -1,0 +1,271 @@
+"""TRL's GRPOTrainer with role-specific advantages and a schedule; the only file that imports it.
+
+Each optimizer step rolls out its own trees, takes the learning roles' trajectories and runs TRL's
+loss over micro-batches of one role each. The frozen role's adapter never becomes active while
+gradients are computed, so it gets none, and the optimizer leaves it alone.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from mxa_lite.batching import MicroBatch, micro_batches, trajectories
+from mxa_lite.engine import seed_of
+from mxa_lite.models import Policy
+from mxa_lite.recipe import Recipe
+from mxa_lite.tree import Tree
+
+# Losses that TRL divides by `num_items_in_batch`; the others are means over a micro-batch's rows.
+BY_TOKENS = ("dapo", "cispo", "vespo")
+# Losses for which several micro-batches give the step of a single one.
+EXACT = ("dapo", "grpo", "dr_grpo")
+
+# TRL's own class computes log-probs by a GPU kernel with one fixed temperature. Unsloth's generated
+# class has a loss of its own and is left as it is.
+PLAIN_LOGITS = GRPOTrainer.__module__.startswith("trl.")
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder of the checkpoint written after `step`; step 0 is the cold start."""
+    return f"step-{step:05d}"
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The last complete checkpoint with trainer state; half-written ones have another name."""
+    found = sorted(folder.glob("step-[0-9]*/trainer_state.json"))
+    return found[-1].parent if found else None
+
+
+def config(recipe: Recipe, folder: Path) -> GRPOConfig:
+    """Every field that matters is set, since Unsloth's config has other defaults."""
+    train = recipe.train
+    cpu = not torch.cuda.is_available()
+    return GRPOConfig(
+        output_dir=str(folder),
+        max_steps=train.steps,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.lr_scheduler,
+        warmup_steps=train.warmup_steps,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        optim=train.optim,
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        loss_type=train.loss_type,
+        epsilon=train.clip,
+        epsilon_high=train.clip,
+        beta=0.0,
+        temperature=recipe.rollout.temperature,
+        scale_rewards="group",
+        num_generations=2,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=1,
+        steps_per_generation=1,
+        num_iterations=1,
+        max_completion_length=recipe.rollout.max_completion_tokens.executor,
+        mask_truncated_completions=False,
+        gradient_checkpointing=not cpu,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        use_cpu=cpu,
+        bf16=not cpu and torch.cuda.is_bf16_supported(),
+        fp16=not cpu and not torch.cuda.is_bf16_supported(),
+        seed=recipe.seed,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=train.save_every,
+        report_to=train.report_to or "none",
+        disable_tqdm=True,
+        ignore_data_skip=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+
+
+def _unused_reward(completions: list[Any], **_: Any) -> list[float]:
+    """TRL asks for a reward function; rewards come with the trees."""
+    return [0.0] * len(completions)
+
+
+class RoleTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPO over trees.
+
+    rollout(step) gives the step's trees, credit assigned. roles(step) says who learns.
+    on_step(step, trees, numbers) is called after each optimizer step with what the step measured.
+    interrupted() is asked between micro-batches; KeyboardInterrupt is raised when it says so.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        policy: Policy,
+        folder: Path,
+        rollout: Callable[[int], list[Tree]],
+        roles: Callable[[int], tuple[str, ...]],
+        on_step: Callable[[int, list[Tree], dict[str, Any]], None],
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.recipe, self.policy, self.folder = recipe, policy, folder
+        self.rollout, self.roles, self.on_step = rollout, roles, on_step
+        self.interrupted = interrupted
+        self.trees: list[Tree] = []
+        self.numbers: dict[str, Any] = {}
+        super().__init__(
+            model=policy.model,
+            args=config(recipe, folder),
+            reward_funcs=_unused_reward,
+            train_dataset=Dataset.from_dict({"prompt": ["", ""]}),  # the trees replace the rows
+            processing_class=policy.tokenizer,
+        )
+        self.remove_callback(PrinterCallback)
+        limits = recipe.rollout.max_completion_tokens
+        self.limits = {"designer": limits.designer, "executor": limits.executor}
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """One AdamW over both adapters; an adapter without gradient is not moved by it."""
+        self.policy.model.set_requires_grad(list(self.policy.names), True)
+        return super().create_optimizer(model)
+
+    def training_step(
+        self, model: Any, inputs: Any, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Roll out, then one backward pass per micro-batch; the caller takes the optimizer step."""
+        step = self.state.global_step + 1
+        roles = self.roles(step)
+        self.trees = self.rollout(step)
+        torch.manual_seed(seed_of((self.recipe.seed, step, "dropout")) % 2**32)
+        self.policy.learning()
+        found = trajectories(self.trees, roles)
+        batches = micro_batches(
+            found,
+            self.recipe.train.tokens_per_micro_batch,
+            self.processing_class.pad_token_id,
+            self.policy.device,
+            keep_all=self.recipe.train.beta != 0,
+        )
+        self.numbers = _counted(batches, len(found))
+        total = torch.zeros((), device=self.policy.device)
+        for batch in batches:
+            if self.interrupted():
+                raise KeyboardInterrupt
+            self.policy.activate(batch.role)
+            self._micro = batch
+            self.temperature = self.args.temperature = batch.temperature
+            self.max_completion_length = self.limits[batch.role]
+            total += super().training_step(model, batch.inputs)
+        return total
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        return generation_batch  # a micro-batch already
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> torch.Tensor:
+        """TRL's loss, scaled so that the micro-batches of a role add up to the role's own mean."""
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return loss if self.loss_type in BY_TOKENS else loss * self._micro.scale
+
+    if PLAIN_LOGITS:
+
+        def _get_per_token_logps_and_entropies(
+            self,
+            model: Any,
+            input_ids: torch.Tensor,
+            attention_mask: torch.Tensor,
+            logits_to_keep: int,
+            *_: Any,
+            **__: Any,
+        ) -> tuple[torch.Tensor, torch.Tensor, None]:
+            """Log-probs and entropies (rows, T) from plain logits at the batch's temperature."""
+            logits = model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
+                logits_to_keep=logits_to_keep + 1,
+                use_cache=False,
+            ).logits[:, :-1]
+            logits = logits.float() / self.temperature
+            norm = logits.logsumexp(-1)
+            logps = logits.gather(-1, input_ids[:, -logits_to_keep:, None])[..., 0] - norm
+            with torch.no_grad():
+                entropies = norm - (logits.softmax(-1) * logits).sum(-1)
+                self._measure(logps, entropies)
+            return logps, entropies, None
+
+    def _measure(self, logps: torch.Tensor, entropies: torch.Tensor) -> None:
+        """Add up per role: |log-prob now - log-prob as sampled| and entropy, with token counts."""
+        batch = self._micro
+        mask = batch.inputs["completion_mask"].bool()
+        gaps = (logps - batch.sampled).abs()[mask]
+        for name, values in (("logp_gap", gaps), ("entropy", entropies[mask])):
+            total, count = self.numbers[name].get(batch.role, (0.0, 0))
+            self.numbers[name][batch.role] = (total + float(values.sum()), count + len(values))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Hand the finished step to `on_step`."""
+        super().log(logs, start_time)
+        if "loss" not in logs:
+            return
+        self.numbers |= {
+            "loss": finite(logs["loss"]),
+            "grad_norm": finite(logs.get("grad_norm")),
+            "lr": logs.get("learning_rate"),
+        }
+        self.on_step(self.state.global_step, self.trees, self.numbers)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write under TRL's name, then rename: a folder called step-NNNNN is always complete."""
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            written = self.folder / f"checkpoint-{self.state.global_step}"
+            target = self.folder / checkpoint_name(self.state.global_step)
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(written, target)
+
+    def save_now(self) -> Path | None:
+        """Save the last finished step, if it is not saved yet. Returns its folder."""
+        step = self.state.global_step
+        target = self.folder / checkpoint_name(step)
+        if step == 0 or self.optimizer is None:
+            return None
+        if not (target / "trainer_state.json").exists():
+            self._save_checkpoint(self.model, None)
+        return target
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.policy.load(Path(resume_from_checkpoint))
+
+
+def _counted(batches: list[MicroBatch], found: int) -> dict[str, Any]:
+    padded = sum(
+        b.inputs["prompt_ids"].numel() + b.inputs["completion_ids"].numel() for b in batches
+    )
+    real = sum(b.tokens for b in batches)
+    return {
+        "micro_batches": len(batches),
+        "trajectories": found,
+        "trained_rows": sum(len(b.inputs["advantages"]) for b in batches),
+        "trained_tokens": real,
+        "padding_waste": 1 - real / padded if padded else 0.0,
+        "logp_gap": {},
+        "entropy": {},
+    }
+
+
+def finite(value: float | None) -> float | None:
+    """The number, or None for NaN and infinities, which JSON has no word for."""
+    return None if value is None or not math.isfinite(value) else float(value)
