@@ -1,0 +1,262 @@
+r"""Whether a math answer is the gold answer: exact, without any tolerance.
+
+Numbers are compared here, at once, as fractions. What is left (roots, sets, intervals, equations)
+goes to math-verify in a worker process, with decimals rewritten as fractions, because it rounds
+them; only shapes it reads right get there: it takes `3 4` for 7, `5m` for 5 and `4=5` for 5.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import resource
+import select
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from mxa_lite import answers
+
+LONGEST = 500  # characters of an answer that is compared
+_MEMORY = 4 << 30  # bytes a worker may map
+
+_GLYPHS = {
+    "\u2212": "-",
+    "\u00d7": r"\times ",
+    "÷": r"\div ",
+    "π": r"\pi ",
+    "∞": r"\infty ",
+    "°": r"^\circ",
+}
+_GLYPHS |= {"√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}"}
+_SAID = re.compile(r"(?:(?:so|thus|therefore),? )?(?:the )?(?:final )?answer(?: is|:)(.+)", re.I)
+_TEXT = re.compile(r"\\(?:text|textrm|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_SPACING = re.compile(r"\\(?:left|right|displaystyle|q?quad)(?![a-zA-Z])|\\[,;:!> ()\[\]]|~")
+_MIXED = re.compile(r"(-?)(\d+)(?:\s+(\d+)/(\d+)|\s*\\[dt]?frac\{(\d+)\}\{(\d+)\})")
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\{(\d+)\}")
+_DECIMAL = re.compile(r"(?<![\d,.])(\d*)\.(\d+)")
+_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
+_FUNCTION = re.compile(r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln|and|max|min)(?![a-zA-Z])")
+_THOUSANDS = re.compile(r"(?<![\d,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
+_LETTER = re.compile(r"\(?([A-Za-z])\)?\.?")
+_OPTION = re.compile(r"\(?([A-Ja-j])(?:[).:].*)?", re.S)
+_EQUALS = re.compile(r"(?<![\\<>!:=])=(?!=)")
+_LEFT_SIDE = re.compile(r"\\?[a-zA-Z]+'?(?:_\{?\w+\}?)?(?:\s*\([a-z, ]*\))?")
+_UNIT = re.compile(
+    r"(.*[\d})])(?:\s*(cm|mm|km|kg|mg|m[lL]|ft|in|lbs?|oz|hrs?|min|[mk]ph|yd|mi|[apAP][mM])"
+    r"|\s+([mgsL]|[a-zA-Z]{3,}(?:[ /][a-zA-Z]+){0,3}))(?:\s*\^\{?([23])\}?)?\.?"
+)
+_NO_UNIT = re.compile(  # words behind a number that make it another number
+    r"\b([bmtr]+illion|thousand|hundred|dozen|score|squared|cubed|factorial|choose|mod|times|plus"
+    r"|minus|over|and|or|half|halves|third|fourth|quarter|fifth|sixth|tenth|hundredth|thousandth"
+    r"|less|more|than|not|off|pi|sqrt)s?\b"
+)
+_SIGNS = {"%", "dollar", "degree"}  # units whose sign a bare answer may leave away
+
+
+def final(text: str) -> str:
+    """What of a reply is graded: its last box, else what follows `####`, else its text."""
+    text = answers.extract(text)
+    if "####" in text:
+        text = text.rpartition("####")[2].strip().partition("\n")[0]
+    text = text.strip("* \n`")
+    said = _SAID.fullmatch(text)
+    return said[1].strip("* ") if said else text
+
+
+def _tidy(text: str) -> str:
+    """One spelling: no math delimiters, no `\text`, no spacing commands, ASCII."""
+    for glyph, plain in _GLYPHS.items():
+        text = text.replace(glyph, plain)
+    text = text.replace("{,}", ",").replace(",\\!", ",")
+    text = re.sub(r"(?<!\\)\$([^$]+)(?<!\\)\$", r"\1", text)
+    text = _SPACING.sub(" ", _TEXT.sub(r" \1 ", text))
+    return " ".join(text.split()).rstrip(".").strip()
+
+
+def split_unit(text: str) -> tuple[str, str]:
+    """An answer and its unit, "" without one; money, percent and degrees by sign or word."""
+    if re.search(r"\\?\$", text):
+        return re.sub(r"\\?\$|\s*\bdollars?$", "", text).strip(), "dollar"
+    if match := re.fullmatch(r"(.+?)\s*(?:\\?%|\bper ?cent)", text):
+        return match[1], "%"
+    if match := re.fullmatch(r"(.+?)\s*(?:\^\s?\{?\s?\\circ\s?\}?|\bdegrees?)", text):
+        return match[1], "degree"
+    if match := re.fullmatch(r"([\dA-F]+)\s?_\s?\{?(\d+)\}?", text):
+        return match[1], f"base {match[2]}"
+    match = _UNIT.fullmatch(text)
+    if not match or _NO_UNIT.search(name := (match[2] or match[3]).lower()):
+        return text, ""
+    return match[1].strip(), re.sub(r"(?<=ch)es\b|s\b", "", name) + (match[4] or "")
+
+
+def number(text: str) -> Fraction | None:
+    """The exact value of a plain or mixed number, None for anything else."""
+    if mixed := _MIXED.fullmatch(text):
+        sign, whole, *parts = mixed.groups()
+        over, under = (int(part) for part in parts if part)
+        return (-1 if sign else 1) * (int(whole) + Fraction(over, under)) if under else None
+    value = answers.value(text)
+    return value if isinstance(value, Fraction) else None
+
+
+def _repeating(match: re.Match[str]) -> str:
+    whole, once, again = match.groups()
+    over = int(f"{whole}{once}{again}") - int(f"{whole}{once}" or "0")
+    return rf"{{\frac{{{over}}}{{{'9' * len(again)}{'0' * len(once)}}}}}"
+
+
+def _latex(text: str) -> str:
+    """The text as math-verify should read it; decimals become fractions, so nothing is rounded."""
+    text = re.sub(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text.replace("**", "^"))
+    text = re.sub(r"\band\b", ",", text)
+    text = _FUNCTION.sub(r"\\\1 ", text)
+    if not re.search(r"[(\[{]", text):
+        text = _THOUSANDS.sub(lambda m: m[1].replace(",", ""), text)
+    text = _REPEATING.sub(_repeating, text)
+    return _DECIMAL.sub(lambda m: rf"{{\frac{{{int(m[1] + m[2])}}}{{{10 ** len(m[2])}}}}}", text)
+
+
+def compare(gold: str, answer: str, choices: bool = False) -> bool | list[tuple[str, str]]:
+    """True or False where that is plain, else pairs of LaTeX that must all be equal.
+
+    gold, answer: whole texts; the last box counts. choices: the question is multiple choice, so
+    that `(B)`, `b` and `B) 7` name the option B; in any other question a letter is a letter.
+    """
+    gold, answer = _tidy(final(gold)), _tidy(final(answer))
+    if not gold or not answer or max(len(gold), len(answer)) > LONGEST:
+        return False
+    if choices and (right := _OPTION.fullmatch(gold)):
+        given = _OPTION.fullmatch(answer)
+        return given is not None and given[1].upper() == right[1].upper()
+    if (one := _LETTER.fullmatch(gold)) and (other := _LETTER.fullmatch(answer)):
+        return one[1] == other[1]
+    if gold.replace(" ", "") == answer.replace(" ", ""):
+        return True
+    gold, gold_unit = split_unit(gold)
+    answer, unit = split_unit(answer)
+    if gold_unit and gold_unit != unit and (unit or gold_unit not in _SIGNS):
+        return False
+    wanted, got = number(gold), number(answer)
+    if wanted is None or got is None:
+        return _shapes(gold, answer, [wanted is not None, got is not None])
+    if (gold_unit == "%") != (unit == "%"):  # half is 50 %, and 50 where percents are asked
+        return got in ((wanted, wanted / 100) if gold_unit else (wanted, wanted * 100))
+    return got == wanted
+
+
+def _shapes(gold: str, answer: str, numeric: list[bool]) -> bool | list[tuple[str, str]]:
+    """Settles what math-verify would misread; the rest is for it."""
+    plain = [_FUNCTION.sub(" ", text) for text in (gold, answer)]
+    if any(_WORD.search(text) for text in plain):
+        return gold.casefold() == answer.casefold()
+    if any(":" in text or re.search(r"\d\s+\d", text) for text in plain):
+        return False
+    sides = [part.strip() for part in _EQUALS.split(answer)]
+    if len(sides) > 1 and not _EQUALS.search(gold):
+        found = [compare(gold, side) for side in sides[bool(_LEFT_SIDE.fullmatch(sides[0])) :]]
+        if False in found:
+            return False
+        return [pair for pairs in found if isinstance(pairs, list) for pair in pairs] or True
+    bare = [re.sub(r"\\[a-zA-Z]+|(?<![a-zA-Z])[ei](?![a-zA-Z])", "", text) for text in plain]
+    letters = [bool(re.search("[a-zA-Z]", text)) for text in bare]
+    if (numeric[0] and letters[1]) or (numeric[1] and letters[0] and not _EQUALS.search(gold)):
+        return False
+    pair = _latex(gold), _latex(answer)
+    if pair[0].count(",") != pair[1].count(",") and r"\pm" not in gold + answer:
+        return False
+    return [pair]
+
+
+class Worker:
+    """One process that compares; replaced when it dies or runs out of time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, request: dict[str, Any]) -> float:
+        """1.0 if it holds, 0.0 if not or if it could not be told in time."""
+        wait = self.seconds
+        if self._process is None:
+            root = str(Path(__file__).parents[1])
+            path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-B", "-m", "mxa_lite.grade_math"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            )
+            wait += 60  # its imports, on a busy machine
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin and stdout
+        line = ""
+        with contextlib.suppress(BrokenPipeError):
+            stdin.write(json.dumps(request) + "\n")
+            stdin.flush()
+            if select.select([stdout], [], [], wait)[0]:
+                line = stdout.readline()
+        if not line:
+            self.close()
+            return 0.0
+        return float(json.loads(line))
+
+    def close(self) -> None:
+        """Ends the process, at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+def _equal(gold: str, answer: str) -> bool:
+    from math_verify import LatexExtractionConfig, parse, verify
+
+    def read(text: str) -> Any:
+        boxed = [LatexExtractionConfig(boxed_match_priority=0)]
+        return parse(f"\\boxed{{{text}}}", extraction_config=boxed, parsing_timeout=None)
+
+    digits, precision = 15, 40
+    return bool(verify(read(gold), read(answer), digits, precision, timeout_seconds=None))
+
+
+def _deny(event: str, args: tuple[Any, ...]) -> None:
+    """Audit hook: scorers and parsers see model text, so they may read files and nothing more."""
+    writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+    family = event.partition(".")[0]
+    if writes or (
+        family in ("os", "subprocess", "socket", "shutil", "ctypes", "fcntl")
+        and event not in ("os.listdir", "os.scandir")
+    ):
+        raise PermissionError(event)
+
+
+def main() -> None:
+    """Answers one JSON line per JSON line, until stdin ends."""
+    out, sys.stdout = sys.stdout, sys.stderr
+    logging.disable(logging.CRITICAL)
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    from mxa_lite.tasks import gym
+
+    _equal("\\sqrt{2}", "x")  # everything is imported before the door closes
+    sys.addaudithook(_deny)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if "gym" in request:
+                value = gym.score(request["gym"], request["answer"])
+            else:
+                value = float(all(_equal(*pair) for pair in request["pairs"]))
+        except Exception:  # whatever a parser or a scorer throws at odd text: not shown equal
+            value = 0.0
+        print(json.dumps(value), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Strict graders: a verdict says what was shown, and what is not shown is not paid.
+
+Math answers are compared as exact values (`grade_math`), programs by their unit tests in the
+sandbox (`grade_code`). An empty answer, a test that does not parse and a missing test are false.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mxa_lite import answers, grade_code, grade_math
+from mxa_lite.errors import InputError
+from mxa_lite.sandbox import Limits, Sandbox
+from mxa_lite.tree import Question
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """correct: 1.0 or 0.0, or the share of passed tests where that was asked for."""
+
+    correct: float
+    reason: str
+
+
+class Grader:
+    """Grades answers; starts its worker and its sandbox when one is first needed.
+
+    sandbox_require: the least sandbox level. ratio: pay the share of passed tests instead of all
+    or nothing. seconds: limit of one comparison. limits: of one program under test.
+    """
+
+    def __init__(
+        self,
+        sandbox_require: str = "rlimits",
+        *,
+        ratio: bool = False,
+        seconds: float = 5.0,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> None:
+        self._require, self._limits, self._ratio = sandbox_require, limits, ratio
+        self._worker = grade_math.Worker(seconds)
+        self._sandbox: Sandbox | None = None
+        self._seen: dict[str, float] = {}  # request -> what the worker said
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the worker and the sandbox."""
+        self._worker.close()
+        if self._sandbox is not None:
+            self._sandbox.close()
+            self._sandbox = None
+
+    def grade(self, question: Question, answer: str) -> Verdict:
+        """The verdict on one answer: a whole reply or what was extracted from it."""
+        return self.grade_many([(question, answer)])[0]
+
+    def grade_many(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
+        """Verdicts in order; the programs of all code answers run side by side."""
+        verdicts = [
+            None if question.kind == "code" else self._math(question, answer)
+            for question, answer in pairs
+        ]
+        code = [pair for pair in pairs if pair[0].kind == "code"]
+        graded = iter(self._code(code) if code else [])
+        return [verdict or next(graded) for verdict in verdicts]
+
+    def _math(self, question: Question, answer: str) -> Verdict:
+        if not answer.strip():
+            return Verdict(0.0, "empty answer")
+        if "gym" in question.meta and (not question.gold or not grade_math.number(question.gold)):
+            return self._ask({"gym": question.meta["gym"], "answer": grade_math.final(answer)})
+        if question.gold is None:
+            return Verdict(0.0, "no gold answer")
+        same = grade_math.compare(question.gold, answer, bool(question.meta.get("choices")))
+        if isinstance(same, list):
+            return self._ask({"pairs": same})
+        return Verdict(float(same), "equal" if same else "different")
+
+    def _ask(self, request: dict[str, Any]) -> Verdict:
+        key = json.dumps(request)
+        if key not in self._seen:
+            self._seen[key] = self._worker.ask(request)
+        return Verdict(self._seen[key], "equal" if self._seen[key] == 1 else "not shown equal")
+
+    def _code(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
+        gradings = [
+            grade_code.passes(question, answers.extract(answer, "code"), self._ratio)
+            for question, answer in pairs
+        ]
+        passed: list[list[bool]] = [[] for _ in pairs]
+        waiting = {i: g for i, g in enumerate(gradings) if pairs[i][1].strip()}
+        results: dict[int, Any] = {}
+        while waiting:
+            asked: dict[int, grade_code.Programs] = {}
+            for i, grading in list(waiting.items()):
+                try:
+                    asked[i] = grading.send(results.get(i))
+                except StopIteration as end:
+                    passed[i] = end.value
+                    del waiting[i]
+                except (SyntaxError, ValueError):  # of a test, never of the answer
+                    del waiting[i]
+            programs = [program for batch in asked.values() for program in batch]
+            if programs and self._sandbox is None:
+                self._sandbox = Sandbox(self._limits, self._require)
+            ended = iter(self._sandbox.run_codes(programs) if self._sandbox else [])
+            results = {i: [next(ended) for _ in batch] for i, batch in asked.items()}
+        return [self._share(*both) for both in zip(pairs, passed, strict=True)]
+
+    def _share(self, pair: tuple[Question, str], passed: list[bool]) -> Verdict:
+        if not pair[1].strip():
+            return Verdict(0.0, "empty answer")
+        if not passed:
+            return Verdict(0.0, "no test could be run")
+        share = sum(passed) / len(passed)
+        reason = f"{sum(passed)} of {len(passed)} tests passed"
+        return Verdict(share if self._ratio else float(share == 1), reason)
+
+
+def grade_file(path: str | Path, sandbox_require: str = "rlimits") -> list[bool]:
+    """Verdicts for the lines `{"task", "gold" or "tests", "answer"}` of a JSONL file, in order.
+
+    tests: list of asserts or of {"input", "output"}. Optional: "setup" (code before the asserts),
+    "choices" (multiple choice). Raises InputError with the number of a line that is not such.
+    """
+    pairs = []
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").rstrip().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines if lines != [""] else [], 1):
+        try:
+            pairs.append(_graded_line(line))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} line {number}: {error}") from error
+    with Grader(sandbox_require) as grader:
+        return [verdict.correct == 1 for verdict in grader.grade_many(pairs)]
+
+
+def _graded_line(line: str) -> tuple[Question, str]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError("not JSON") from error
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    missing = [key for key in ("task", "answer") if key not in row]
+    if missing or not {"gold", "tests"} & row.keys():
+        raise ValueError(f"no {' or '.join(missing) or 'gold or tests'!r}")
+    tests, gold, answer = row.get("tests") or [], row.get("gold"), row["answer"]
+    if not isinstance(tests, list) or not all(map(is_test, tests)):
+        raise ValueError("'tests' is not a list of asserts or of {'input', 'output'}")
+    meta = {key: row[key] for key in ("setup", "choices") if key in row}
+    kind = "code" if "tests" in row else "math"
+    question = Question(str(line), "", str(row["task"]), kind, None, tests, meta)
+    if gold is not None:
+        question = Question(str(line), "", str(row["task"]), kind, str(gold), tests, meta)
+    return question, "" if answer is None else str(answer)
+
+
+def is_test(test: Any) -> bool:
+    """Whether it has the form of a test."""
+    return isinstance(test, str) or (
+        isinstance(test, dict) and all(isinstance(test.get(k), str) for k in ("input", "output"))
+    )
