@@ -230,15 +230,9 @@ class Engine:
             end = next((t for t, token in enumerate(tokens) if token in self.ends), None)
             kept = tokens if end is None else tokens[: end + 1]
             text = tokenizer.decode(kept, skip_special_tokens=True)
-            cut = prompts[i][1]
-            texts.append(
-                (
-                    i,
-                    Completion(
-                        text, prompts[i][0], kept, logps[row][: len(kept)], end is None, cut
-                    ),
-                )
-            )
+            prompt, cut = prompts[i]
+            seen = logps[row][: len(kept)]
+            texts.append((i, Completion(text, prompt, kept, seen, end is None, cut)))
             self.stats.prompt_tokens += len(prompts[i][0])
             self.stats.completion_tokens += len(kept)
         self.stats.batches.append((rows, width))

@@ -6,15 +6,15 @@ Standard library only.
 
 from __future__ import annotations
 
-import contextlib
 import linecache
 import random
 import sys
 import types
-from collections.abc import Iterator
 
 from mxa_lite.mas_core import (
-    BudgetError,
+    BudgetError as BudgetError,
+)
+from mxa_lite.mas_core import (
     Client,
     Context,
     Message,
@@ -35,58 +35,47 @@ from mxa_lite.mas_nodes import (
     python_tool,
 )
 
+question = ""  # set for each run
 Agent, Ensemble, Debate = AgentNode, EnsembleNode, DebateNode
 Reflection, Router = ReflectionNode, RouterNode
 
 # what `from mas import *` gives, and what a script has without any import
 __all__ = [  # noqa: RUF022 - grouped by meaning
-    "Agent", "Ensemble", "Debate", "Reflection", "Router", "answer",
+    "question", "answer", "Agent", "Ensemble", "Debate", "Reflection", "Router",
     "AgentNode", "EnsembleNode", "DebateNode", "ReflectionNode", "RouterNode", "WorkflowNode",
     "Workflow", "ConditionalWorkflow", "LoopWorkflow", "AgentGraph",
     "ToolRegistry", "MathEnvironment", "python_tool", "Context", "Message", "MessageType",
 ]  # fmt: skip
 
-MODULES = ("mas", "workflow", "workflow.nodes", "workflow.core", "utils", "utils.environments")
+# where the paper's scripts import them from; all are this module
+MODULES = (
+    *("mas", "workflow", "workflow.core", "workflow.nodes", "workflow.workflow", "workflow.graph"),
+    *("utils", "utils.environments", "utils.environments.math_env"),
+)
 _FILE = "script.py"
-
-# `import workflow.nodes` and then `workflow.nodes.AgentNode`
-nodes = core = environments = sys.modules[__name__]
-
-
-@contextlib.contextmanager
-def _script_modules(main: types.ModuleType) -> Iterator[None]:
-    here = sys.modules[__name__]
-    replaced = {name: sys.modules.get(name) for name in ("__main__", *MODULES)}
-    sys.modules.update(dict.fromkeys(MODULES, here), __main__=main)
-    try:
-        yield
-    finally:
-        for name, module in replaced.items():
-            if module is None:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module
+for _name in MODULES:  # `import workflow.nodes`, then `workflow.nodes.AgentNode`
+    globals()[_name.rpartition(".")[2]] = sys.modules[__name__]
 
 
 def run_script(source: str, question: str, kind: str, client: Client, seed: int) -> None:
     """Runs a script as `__main__`; at its normal end sends its answer to the client, if it has one.
 
-    kind: "math" or "code". Raises what the script raises, SystemExit and BudgetError among it; no
-    answer is sent then.
+    kind: "math" or "code". For a process that runs one script: `sys.modules` is changed. Raises what
+    the script raises, SystemExit and BudgetError among it; no answer is sent then.
     """
     runtime.bind(client, question, kind)
     random.seed(seed)
-    main = types.ModuleType("__main__")
-    main.__dict__.update({name: globals()[name] for name in __all__}, question=question)
-    main.__dict__["__file__"] = _FILE
+    here, main = sys.modules[__name__], types.ModuleType("__main__")
+    vars(here)["question"] = question
+    vars(main).update({name: vars(here)[name] for name in __all__}, __file__=_FILE)
+    sys.modules.update(dict.fromkeys(MODULES, here), __main__=main)
     linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
-    with _script_modules(main):
-        exec(compile(source, _FILE, "exec"), main.__dict__)
+    exec(compile(source, _FILE, "exec"), vars(main))
     message = runtime.answer
-    if message is None and runtime.last_run is not None:
-        if runtime.last_run.message_type is MessageType.ERROR:
-            print(f"the workflow ended with an error: {runtime.last_run}", file=sys.stderr)
+    if message is None and (last := runtime.last_run) is not None:
+        if last.failed:
+            print(f"the workflow ended with an error: {last}", file=sys.stderr)
         else:
-            message = str(runtime.last_run)
+            message = str(last)
     if message is not None:
         client.answer(message)

@@ -1,8 +1,8 @@
-"""The ground of the script language: messages, contexts, tools, and how a node is called.
+"""The ground of the script language: messages, contexts, and how a node is called and recorded.
 
 Every visit of a node has a path of its own ("0.2": the third visit made by the first node of the
-script), so the same agent object may stand in many places, and a workflow that loops is drawn as
-what happened. `parents` are the paths whose outputs a visit was shown. Standard library only.
+script), so one agent object may stand in many places, and a loop is drawn as what happened. The
+`parents` of a record are the paths whose outputs that visit was shown. Standard library only.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import contextvars
 import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Protocol
 
 from mxa_lite import answers, prompts
+
+Data = dict[str, Any]
 
 
 class BudgetError(BaseException):
@@ -25,24 +28,14 @@ class NodeError(RuntimeError):
     """A node inside a container failed; its text is the inner error's."""
 
 
-def describe(error: BaseException) -> str:
-    """An exception as one line, its type once."""
-    return str(error) if isinstance(error, NodeError) else f"{type(error).__name__}: {error}"
-
-
 class Client(Protocol):
-    """The way to the parent; `spawn` returns results or exceptions in order."""
+    """The way to the parent; `spawn` runs jobs in threads: results or exceptions, in order."""
 
     def call(
-        self,
-        agent: str,
-        path: str,
-        number: int,
-        messages: list[dict[str, str]],
-        temperature: float | None,
+        self, agent: str, path: str, number: int, messages: list[Data], temperature: float | None
     ) -> str: ...
     def tool(self, name: str, code: str) -> str: ...
-    def node(self, record: dict[str, Any]) -> None: ...
+    def node(self, record: Data) -> None: ...
     def answer(self, message: str) -> None: ...
     def spawn(self, jobs: list[Callable[[], Any]]) -> list[Any]: ...
 
@@ -59,59 +52,48 @@ class MessageType(Enum):
     ERROR = "error"
 
 
+@dataclass(eq=False, repr=False)
 class Message(str):
     """A node's result. It is its text, so a script may use it as a plain string."""
+
+    content: Any = ""
+    message_type: MessageType = MessageType.AGENT_RESPONSE
+    metadata: Data = field(default_factory=dict)
+    sender: str | None = None
+    recipient: str | None = None
 
     def __new__(cls, content: Any = "", *args: Any, **kwargs: Any) -> Message:
         return super().__new__(cls, content)
 
-    def __init__(
-        self,
-        content: Any = "",
-        message_type: MessageType = MessageType.AGENT_RESPONSE,
-        metadata: dict[str, Any] | None = None,
-        sender: str | None = None,
-        recipient: str | None = None,
-    ) -> None:
-        self.content = content
-        self.message_type = message_type
-        self.metadata = dict(metadata or {})
-        self.sender = sender
-        self.recipient = recipient
-
-    def to_dict(self) -> dict[str, Any]:
-        """The message as plain data."""
+    def to_dict(self) -> Data:
         return {**vars(self), "message_type": self.message_type.value}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Message:
-        """The inverse of `to_dict`."""
+    def from_dict(cls, data: Data) -> Message:
         return cls(**{**data, "message_type": MessageType(data["message_type"])})
 
+    @property
+    def failed(self) -> bool:
+        return self.message_type is MessageType.ERROR
 
+
+@dataclass
 class Context:
     """The messages a node can see, and a state that scripts may use."""
 
-    def __init__(
-        self,
-        messages: Iterable[Message] = (),
-        state: dict[str, Any] | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
-        self.messages = list(messages)
-        self.state: dict[str, Any] = {} if state is None else state
-        self.metadata: dict[str, Any] = {} if metadata is None else metadata
+    messages: list[Message] = field(default_factory=list)
+    state: Data = field(default_factory=dict)
+    metadata: Data = field(default_factory=dict)
 
     @classmethod
     def asking(cls, prompt: str, shown: Iterable[Message] = ()) -> Context:
         """A context whose one question is `prompt`, written from the messages `shown`."""
-        parents = [path for message in shown if (path := message.metadata.get("path"))]
-        return cls([Message(prompt, MessageType.USER_INPUT)], metadata={"parents": parents})
+        asked = Message(prompt, MessageType.USER_INPUT)
+        return cls([asked], metadata={"parents": _paths(shown)})
 
-    def copy(self, share_state: bool = False) -> Context:
-        """A context of its own for a member, so that members do not see each other."""
-        state = self.state if share_state else dict(self.state)
-        return Context(self.messages, state, dict(self.metadata))
+    def copy(self) -> Context:
+        """A context for a node of a container. The state is copied too: members run at once."""
+        return Context(list(self.messages), dict(self.state), dict(self.metadata))
 
     def add_message(self, message: Message) -> None:
         self.messages.append(message)
@@ -143,8 +125,12 @@ class Context:
 
     def prompt(self) -> str:
         """An agent's user message: the question, and what earlier nodes delivered."""
-        delivered = [(m.sender or "input", deliverable(m)) for m in self.shown()]
-        return prompts.follow_up(self.question, delivered) if delivered else self.question
+        shown = self.shown()
+        return prompts.follow_up(self.question, solutions(shown)) if shown else self.question
+
+
+def _paths(messages: Iterable[Message]) -> list[str]:
+    return [message.metadata["path"] for message in messages if "path" in message.metadata]
 
 
 def deliverable(message: Message) -> str:
@@ -153,10 +139,15 @@ def deliverable(message: Message) -> str:
     return str(message) if whole else answers.deliverable(message, runtime.kind)
 
 
+def solutions(messages: Iterable[Message]) -> list[tuple[str, str]]:
+    """(agent, delivery) of each message, as the prompts take them."""
+    return [(message.sender or "input", deliverable(message)) for message in messages]
+
+
 class Frame:
     """One visit of a node: its path, its calls so far, and where its record goes."""
 
-    def __init__(self, path: str, node: WorkflowNode | None, record: Callable[[dict], None]):
+    def __init__(self, path: str, node: WorkflowNode | None, record: Callable[[Data], None]):
         self.path = path
         self.node = node
         self.record = record
@@ -189,14 +180,6 @@ class Runtime:
             raise RuntimeError("no model here: run the script with `mxa-lite exec`")
         return self._client
 
-    def is_question(self, text: str) -> bool:
-        """Whether `text` is the question, also if it was pasted and lost escapes on the way."""
-        return _bare(text) == _bare(self.question)
-
-
-def _bare(text: str) -> str:
-    return re.sub(r"\\[abfnrtv]|[\\\s\x00-\x1f]", "", text)
-
 
 runtime = Runtime()
 _current: contextvars.ContextVar[Frame | None] = contextvars.ContextVar("frame", default=None)
@@ -209,26 +192,31 @@ def current_frame() -> Frame:
 
 def answer(message: Any) -> None:
     """Makes `message` the script's answer; the first one counts. RuntimeError for an error."""
-    if isinstance(message, Message) and message.message_type is MessageType.ERROR:
+    if isinstance(message, Message) and message.failed:
         raise RuntimeError(f"cannot answer with an error: {message}")
     if runtime.answer is None and message is not None:
         runtime.answer = str(message)
 
 
-def as_context(inputs: Iterable[Any]) -> Context:
+def _bare(text: str) -> str:
+    """A text without what is lost when it is pasted into a script: spaces and escapes."""
+    return re.sub(r"\\[abfnrtv]|[\\\s\x00-\x1f]", "", text)
+
+
+def as_context(*inputs: Any) -> Context:
     """The context of a node that the script itself calls.
 
-    A string that contains the question is the question as the script asks it; other strings and
-    earlier replies are shown behind the question.
+    A string that contains the question is the question as the script asks it, one that is a pasted
+    copy is the question; other strings and earlier replies are shown behind the question.
     """
     question, shown = runtime.question, []
     for item in inputs:
+        text = "" if item is None else str(item)
         if isinstance(item, (list, tuple)):
-            inner = as_context(item)
-            shown += inner.shown()
+            shown += as_context(*item).shown()
         elif isinstance(item, Message) and item.message_type is not MessageType.USER_INPUT:
             shown.append(item)
-        elif item is not None and (text := str(item)).strip() and not runtime.is_question(text):
+        elif text.strip() and _bare(text) != _bare(runtime.question):
             if runtime.question in text:
                 question = text
             else:
@@ -250,49 +238,44 @@ class WorkflowNode:
         raise NotImplementedError(f"{type(self).__name__} has no process(context)")
 
     def __call__(self, *inputs: Any) -> Message:
-        """With a Context: runs in it, an exception becomes an ERROR message there.
+        """With a Context: adds its message there, an ERROR message if the node raises.
 
         With text or earlier replies: returns the reply, and raises what the node raises.
         """
         if len(inputs) == 1 and isinstance(inputs[0], Context):
             return step(self, inputs[0])
-        return visit(self, as_context(inputs), current_frame().child(self))
+        return visit(self, as_context(*inputs))
 
-    def run(self, input: Any = None, initial_state: dict[str, Any] | None = None) -> Message:
-        """Runs on a question and returns the last message, an ERROR message if a node raised."""
-        self.run_with_context(input, initial_state)
-        assert runtime.last_run is not None
-        return runtime.last_run
-
-    def run_with_context(
-        self, input: Any = None, initial_state: dict[str, Any] | None = None
-    ) -> Context:
-        """Like `run`, and returns the whole context; the result is its last message."""
-        context = input if isinstance(input, Context) else as_context([input])
+    def run(self, input_message: Any = None, initial_state: Data | None = None) -> Message:
+        """Runs on a question; the last message, an ERROR message if a node raised."""
+        given = isinstance(input_message, Context)
+        context = input_message if given else as_context(input_message)
         context.state.update(initial_state or {})
         runtime.last_run = step(self, context)
-        return context
+        return runtime.last_run
+
+    def run_with_context(self, context: Context) -> Message:
+        """Like `run`; the result is also the last message of `context`."""
+        return self.run(context)
 
 
-def visit(node: WorkflowNode, context: Context, frame: Frame) -> Message:
-    """Runs a node in its frame, records it, and returns its message; raises what it raises."""
-    token = _current.set(frame)
-    parents = [m.metadata["path"] for m in context.shown() if "path" in m.metadata]
-    record = {
+def visit(node: WorkflowNode, context: Context, frame: Frame | None = None) -> Message:
+    """Runs a node in a frame of its own and records it; raises what it raises."""
+    frame = frame or current_frame().child(node)
+    record: Data = {
         "name": node.name,
         "kind": node.kind or type(node).__name__.removesuffix("Node").lower(),
         "path": frame.path,
-        "parents": list(dict.fromkeys(context.metadata.get("parents", []) + parents)),
+        "parents": [*context.metadata.get("parents", ()), *_paths(context.shown())],
         "output": None,
         "error": None,
     }
+    token = _current.set(frame)
     try:
         result = node.process(context)
         message = result if isinstance(result, Message) else Message(result)
-        if message.message_type is MessageType.ERROR:
-            raise NodeError(str(message))
-        if any(message is known for known in context.messages[:-1]):  # picked an earlier one
-            message = Message.from_dict(message.to_dict())
+        if message.failed:
+            raise NodeError(message)
         record["output"] = answers.shorten(str(message))
     except BaseException as error:
         record["error"] = describe(error)
@@ -300,16 +283,24 @@ def visit(node: WorkflowNode, context: Context, frame: Frame) -> Message:
     finally:
         _current.reset(token)
         frame.record(record)
+    metadata = {**(message.metadata or {}), "path": frame.path}
+    if any(message is known for known in context.messages[:-1]):  # the node chose an earlier one
+        return replace(message, metadata=metadata)
+    message.metadata = metadata
     message.sender = message.sender or node.name
-    message.metadata["path"] = frame.path
     return message
+
+
+def describe(error: BaseException) -> str:
+    """An exception as one line."""
+    return str(error) if isinstance(error, NodeError) else f"{type(error).__name__}: {error}"
 
 
 def attempt(node: WorkflowNode, context: Context, frame: Frame | None = None) -> Message:
     """Like `visit`, but an exception becomes an ERROR message."""
     try:
-        return visit(node, context, frame or current_frame().child(node))
-    except Exception as error:  # a node is the script's own code: it may raise anything
+        return visit(node, context, frame)
+    except Exception as error:  # a node may be the script's own code and raise anything
         return Message(describe(error), MessageType.ERROR, sender=node.name)
 
 
@@ -326,7 +317,8 @@ def gather(nodes: Sequence[WorkflowNode], contexts: Sequence[Context]) -> list[M
 
     Records are kept back until all are done, so that their order does not depend on threads.
     """
-    here, records = current_frame(), [[] for _ in nodes]  # type: list[list[dict[str, Any]]]
+    here = current_frame()
+    records: list[list[Data]] = [[] for _ in nodes]
     jobs: list[Callable[[], Message]] = []
     for node, context, kept in zip(nodes, contexts, records, strict=True):
         frame = here.child(node)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
-from mxa_lite.mas_core import Context, Message, MessageType, NodeError, WorkflowNode, step
+from mxa_lite.mas_core import Context, Message, NodeError, WorkflowNode, step
 
 Condition = Callable[[Context], Any]
+
+
+def _inner(context: Context) -> Context:
+    """A container's own messages over the shared state: only its result leaves it."""
+    return Context(list(context.messages), context.state, dict(context.metadata))
+
+
+def _checked(node: WorkflowNode, context: Context) -> Message:
+    message = step(node, context)
+    if message.failed:
+        raise NodeError(message)
+    return message
 
 
 class Workflow(WorkflowNode):
@@ -15,80 +27,44 @@ class Workflow(WorkflowNode):
 
     kind = "workflow"
 
-    def __init__(
-        self,
-        name: str = "workflow",
-        ai_client: Any = None,
-        tokenizer: Any = None,
-        server_address: Any = None,
-        ppo_trainer_config: Any = None,
-        enable_thinking: bool = False,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, name: str = "workflow", *ignored: Any, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
-        self.nodes: list[WorkflowNode] = []
-        self.dataproto_list: list[Any] = []  # the paper's; trajectories are kept by the parent
+        self.nodes: list[tuple[WorkflowNode, Condition | None]] = []
+        self.dataproto_list: list[Any] = []  # the paper's; here the parent keeps trajectories
 
-    def add_node(self, node: WorkflowNode) -> Workflow:
-        """Adds a node at the end."""
-        self.nodes.append(node)
+    def add_node(self, node: WorkflowNode, condition: Condition | None = None) -> Self:
+        """Adds a node at the end, run only if `condition(context)` holds when its turn comes."""
+        if not isinstance(node, WorkflowNode):
+            raise TypeError(f"{node!r} is not a node")
+        self.nodes.append((node, condition))
         return self
 
-    def add_nodes(self, nodes: Iterable[WorkflowNode]) -> Workflow:
-        """Adds nodes at the end."""
-        self.nodes.extend(nodes)
+    def add_nodes(self, nodes: Iterable[WorkflowNode]) -> Self:
+        for node in nodes:
+            self.add_node(node)
         return self
 
     def process(self, context: Context) -> Message:
-        return self._sequence(context.copy(share_state=True))
+        return self._round(_inner(context))
 
-    def _sequence(self, context: Context) -> Message:
-        """Runs the nodes that are due in `context`; the last message."""
+    def _round(self, context: Context) -> Message:
         message = None
-        for position, node in enumerate(self.nodes):
-            if self._due(position, context):
-                message = checked_step(node, context)
+        for node, condition in self.nodes:
+            if condition is None or condition(context):
+                message = _checked(node, context)
         if message is None:
             raise ValueError(f"no node of {self.name} ran")
         return message
 
-    def _due(self, position: int, context: Context) -> bool:
-        return True
-
-
-def checked_step(node: WorkflowNode, context: Context) -> Message:
-    """Runs a node in a container; NodeError when it failed."""
-    message = step(node, context)
-    if message.message_type is MessageType.ERROR:
-        raise NodeError(str(message))
-    return message
-
 
 class ConditionalWorkflow(Workflow):
-    """A workflow whose nodes run only if their condition holds when their turn comes."""
+    """The paper's name for a workflow whose nodes have conditions."""
 
     kind = "conditional"
 
-    def __init__(self, name: str = "conditional", *args: Any, **kwargs: Any) -> None:
-        super().__init__(name, *args, **kwargs)
-        self.conditions: dict[int, Condition] = {}
-
-    def add_node(
-        self, node: WorkflowNode, condition: Condition | None = None
-    ) -> ConditionalWorkflow:
-        """Adds a node, run if `condition(context)` is true, always without one."""
-        if condition is not None:
-            self.conditions[len(self.nodes)] = condition
-        super().add_node(node)
-        return self
-
-    def _due(self, position: int, context: Context) -> bool:
-        condition = self.conditions.get(position)
-        return condition is None or bool(condition(context))
-
 
 class LoopWorkflow(Workflow):
-    """A workflow that runs at least once and again while its condition holds.
+    """Runs its nodes at least once, and again while its condition holds.
 
     `context.state["iteration"]` counts from 0.
     """
@@ -96,22 +72,22 @@ class LoopWorkflow(Workflow):
     kind = "loop"
 
     def __init__(
-        self, name: str = "loop", max_iterations: int = 10, *args: Any, **kwargs: Any
+        self, name: str = "loop", max_iterations: int = 10, *ignored: Any, **kwargs: Any
     ) -> None:
-        super().__init__(name, *args, **kwargs)
+        super().__init__(name, **kwargs)
         self.max_iterations = max_iterations
         self.condition: Condition | None = None
 
-    def set_loop_condition(self, condition: Condition) -> LoopWorkflow:
+    def set_loop_condition(self, condition: Condition) -> Self:
         """`condition(context)` after a round says whether there is another."""
         self.condition = condition
         return self
 
     def process(self, context: Context) -> Message:
-        inner = context.copy(share_state=True)
+        inner = _inner(context)
         for iteration in range(max(self.max_iterations, 1)):
             inner.state["iteration"] = iteration
-            message = self._sequence(inner)
+            message = self._round(inner)
             if self.condition is not None and not self.condition(inner):
                 break
         return message
@@ -120,8 +96,8 @@ class LoopWorkflow(Workflow):
 class AgentGraph(WorkflowNode):
     """Nodes joined by edges, one successor at a time, until a finish point or `max_steps`.
 
-    After a node its conditional edges decide, then its plain edges in order: the first whose
-    condition holds. Without a successor the graph ends.
+    After a node its conditional edges decide, else its first edge whose condition holds; without a
+    successor the graph ends. Nodes are given as objects or by name, before or after their edges.
     """
 
     kind = "graph"
@@ -135,45 +111,42 @@ class AgentGraph(WorkflowNode):
         self.entry: str | None = None
         self.finish: set[str] = set()
 
-    def add_node(self, node: WorkflowNode | str, named: WorkflowNode | None = None) -> AgentGraph:
+    def add_node(self, node: WorkflowNode | str, named: WorkflowNode | None = None) -> Self:
         """Adds a node under its own name, or as `add_node(name, node)`."""
-        added = named if named is not None else node
+        added = node if named is None else named
         if not isinstance(added, WorkflowNode):
-            raise TypeError("add_node needs a node")
+            raise TypeError(f"{added!r} is not a node")
         self.nodes[_name(node)] = added
         return self
 
-    def add_edge(self, source: Any, target: Any, condition: Condition | None = None) -> AgentGraph:
-        """An edge between two nodes (or their names), taken if `condition(context)` is true."""
+    def add_edge(self, source: Any, target: Any, condition: Condition | None = None) -> Self:
         self.edges.setdefault(_name(source), []).append((_name(target), condition))
         return self
 
     def add_conditional_edges(
         self, source: Any, function: Condition, mapping: Mapping[Any, Any] | None = None
-    ) -> AgentGraph:
+    ) -> Self:
         """`function(context)` names the next node, through `mapping` if given; None ends."""
         self.choices[_name(source)] = (function, mapping or {})
         return self
 
-    def set_entry_point(self, node: Any) -> AgentGraph:
+    def set_entry_point(self, node: Any) -> Self:
         """Where the graph starts; the first node added if never set."""
         self.entry = _name(node)
         return self
 
-    def set_finish_point(self, node: Any) -> AgentGraph:
+    def set_finish_point(self, node: Any) -> Self:
         """A node after which the graph ends; there may be several."""
         self.finish.add(_name(node))
         return self
 
     def process(self, context: Context) -> Message:
-        if not self.nodes:
-            raise ValueError(f"graph {self.name} has no nodes")
-        inner = context.copy(share_state=True)
-        name: str | None = self.entry or next(iter(self.nodes))
+        inner = _inner(context)
+        name: str | None = self.entry or next(iter(self.nodes), None)
         for _ in range(max(self.max_steps, 1)):
             if name not in self.nodes:
-                raise ValueError(f"graph {self.name} has no node {name!r}")
-            message = checked_step(self.nodes[name], inner)
+                raise ValueError(f"graph {self.name} has no node {name}")
+            message = _checked(self.nodes[name], inner)
             name = None if name in self.finish else self._next(name, inner)
             if name is None:
                 break
@@ -185,10 +158,8 @@ class AgentGraph(WorkflowNode):
             chosen = function(context)
             chosen = mapping.get(chosen, chosen)
             return None if chosen in (None, "END", "__end__") else _name(chosen)
-        for target, condition in self.edges.get(name, []):
-            if condition is None or condition(context):
-                return target
-        return None
+        edges = self.edges.get(name, [])
+        return next((to for to, holds in edges if holds is None or holds(context)), None)
 
 
 def _name(node: Any) -> str:

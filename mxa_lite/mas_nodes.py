@@ -1,4 +1,7 @@
-"""The nodes of the script language: agent with tools, ensemble, debate, reflection, router."""
+"""The nodes of the script language: agent with tools, ensemble, debate, reflection, router.
+
+Constructors take the paper's further arguments and ignore them.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,8 @@ from typing import Any
 from mxa_lite import answers, prompts
 from mxa_lite.mas_core import (
     Context,
-    Frame,
+    Data,
     Message,
-    MessageType,
     WorkflowNode,
     attempt,
     current_frame,
@@ -20,14 +22,14 @@ from mxa_lite.mas_core import (
     describe,
     gather,
     runtime,
+    solutions,
     visit,
 )
 
 CODE_TOOLS = ("python", "execute_code")
-_TOOL_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.S)
-_NEGATION = re.compile(
-    r"\b(?:NOT|NO|NEVER|CANNOT|HARDLY|PARTLY|PARTIALLY|INCORRECT\w*|WRONG)\b|N'T\b"
-)
+_PLACE = re.compile(r"(?<!\w)\{(\w+)\}")  # not the braces of \boxed{answer}
+_SYNONYMS = {"response": "solution", "answer": "solution", "reflection": "critique"}
+_NEGATIVE = r"\b(?:NOT|NO|NEVER|CANNOT|HARDLY|PARTLY|PARTIALLY|INCORRECT\w*|WRONG)\b|N.T\b"
 
 
 def python_tool(code: str, *args: Any, **kwargs: Any) -> str:
@@ -35,71 +37,74 @@ def python_tool(code: str, *args: Any, **kwargs: Any) -> str:
     return runtime.client.tool("python", str(code))
 
 
+class MathEnvironment:
+    """The paper's code environment; `execute` is the `python` tool."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.execute = python_tool
+
+
 class ToolRegistry:
     """Tools an agent may call. `python` and `execute_code` need no function of their own."""
 
     def __init__(self) -> None:
-        self.tools: dict[str, dict[str, Any]] = {}
+        self.tools: dict[str, Data] = {}
 
     def register(
         self,
         name: str,
         func: Callable[..., Any] | None = None,
         description: str = "",
-        parameters: dict[str, Any] | None = None,
+        parameters: Data | None = None,
     ) -> ToolRegistry:
         """Adds a tool; `parameters` is a JSON schema. ValueError for an unknown built-in."""
         if func is None:
             if name not in CODE_TOOLS:
-                raise ValueError(f"tool {name} needs a function; built in are {CODE_TOOLS}")
-            func, description = python_tool, description or "runs a Python program"
-            parameters = parameters or {"type": "object", "properties": {"code": {}}}
+                raise ValueError(f"tool {name} needs a function; built in: {CODE_TOOLS}")
+            func, parameters = python_tool, {"properties": {"code": {"type": "string"}}}
+            description = description or "runs a Python program, shows what it prints"
         self.tools[name] = {
-            "name": name,
             "func": func,
-            "description": description,
-            "parameters": parameters or {},
+            "schema": {"name": name, "description": description, "parameters": parameters or {}},
         }
         return self
 
-    def get_tool(self, name: str) -> dict[str, Any] | None:
-        return self.tools.get(name)
+    def get_tool(self, name: str) -> Callable[..., Any] | None:
+        return self.tools[name]["func"] if name in self.tools else None
 
     def list_tools(self) -> list[str]:
         return list(self.tools)
 
-    def get_tool_schemas(self) -> list[dict[str, Any]]:
+    def get_tool_schemas(self) -> list[Data]:
         """The tools in the OpenAI form."""
-        fields = ("name", "description", "parameters")
-        functions = [{key: tool[key] for key in fields} for tool in self.tools.values()]
-        return [{"type": "function", "function": function} for function in functions]
+        return [{"type": "function", "function": tool["schema"]} for tool in self.tools.values()]
 
-    def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
+    def call_tool(self, name: str, arguments: Data) -> Any:
         """The tool's result; ValueError for an unknown tool, else what the tool raises."""
         if name not in self.tools:
-            raise ValueError(f"unknown tool {name}; there are {self.list_tools()}")
+            raise ValueError(f"unknown tool {name}, there is {', '.join(self.tools)}")
         return self.tools[name]["func"](**arguments)
 
     def prompt(self) -> str:
-        """What an agent is told of its tools: names, arguments, descriptions."""
+        """What an agent is told of its tools: names with arguments, descriptions."""
         listed = []
         for name, tool in self.tools.items():
-            schema = tool["parameters"]
-            listed.append(
-                (f"{name}({', '.join(schema.get('properties', schema))})", tool["description"])
-            )
+            parameters = tool["schema"]["parameters"]
+            arguments = ", ".join(parameters.get("properties", parameters))
+            listed.append((f"{name}({arguments})", tool["schema"]["description"]))
         return prompts.tools(listed)
 
 
 def _requests(reply: str, tools: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Tool calls in a reply as (tool, raw arguments), a fence being a call of the code tool."""
-    found = [("", body.strip()) for body in _TOOL_CALL.findall(reply)]
-    code_tool = next((name for name in CODE_TOOLS if name in tools), None)
-    if found or code_tool is None:
-        return found
-    outside = re.sub(r"<solution>.*?(?:</solution>|\Z)", "", reply, flags=re.S)
+    """Tool calls in a reply as (tool, code), or as ("", JSON) when written out."""
+    asked = [part.partition("</tool_call>")[0] for part in reply.split("<tool_call>")[1:]]
+    if asked or not tools:
+        return [("", text) for text in asked if tools]
+    name = next((name for name in CODE_TOOLS if name in tools), None)
+    parts = reply.split("</solution>")
+    outside = "".join(part.partition("<solution>")[0] for part in parts)
     python = [body for language, body in answers.fences(outside) if language in ("python", "py")]
-    return [(code_tool, body) for body in python[:1]]
+    return [(name, body) for body in python[:1] if name]
 
 
 class AgentNode(WorkflowNode):
@@ -116,55 +121,46 @@ class AgentNode(WorkflowNode):
         name: str,
         system_prompt: str = "",
         tool_registry: ToolRegistry | None = None,
-        ai_client: Any = None,
         max_turns: int = 10,
-        enable_conversation_logging: bool = True,
         temperature: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(name, **kwargs)
         self.system_prompt = system_prompt
         self.tool_registry = tool_registry or ToolRegistry()
-        self.max_turns = max_turns
+        self.max_turns = max(max_turns, 1)
         self.temperature = temperature
 
     def process(self, context: Context) -> Message:
         here = current_frame()
         frame = here if here.node is self else here.child(self)
-        system = prompts.agent_system(self.system_prompt, runtime.kind)
         tools = self.tool_registry.tools
+        system = prompts.agent_system(self.system_prompt, runtime.kind)
         if tools:
             system += "\n" + self.tool_registry.prompt()
-        messages = [
-            {"role": "system", "content": system},
-            {"role": "user", "content": context.prompt()},
-        ]
-        reply = self._ask(frame, messages)
-        for turn in range(1, max(self.max_turns, 1) + 1):
-            wanted = _requests(reply, tools) if tools else []
-            if not wanted:
+        messages = [{"role": "system", "content": system}]
+
+        def ask(text: str) -> str:
+            messages.append({"role": "user", "content": text})
+            number, sent = next(frame.calls), [dict(message) for message in messages]
+            reply = runtime.client.call(self.name, frame.path, number, sent, self.temperature)
+            messages.append({"role": "assistant", "content": reply})
+            return reply
+
+        reply = ask(context.prompt())
+        for turn in range(1, self.max_turns + 1):
+            results = [self._use(name, text) for name, text in _requests(reply, tools)]
+            if not results:
                 break
-            result = "\n".join(self._use(name, raw) for name, raw in wanted)
-            if turn >= self.max_turns:
-                result += "\n" + prompts.FINAL_TURN
-            messages += [
-                {"role": "assistant", "content": reply},
-                {"role": "user", "content": result},
-            ]
-            reply = self._ask(frame, messages)
-        return Message(reply, MessageType.AGENT_RESPONSE, sender=self.name)
+            reply = ask("\n".join([*results, *[prompts.FINAL_TURN] * (turn == self.max_turns)]))
+        return Message(reply)
 
-    def _ask(self, frame: Frame, messages: list[dict[str, str]]) -> str:
-        number = next(frame.calls)
-        sent = [dict(message) for message in messages]
-        return runtime.client.call(self.name, frame.path, number, sent, self.temperature)
-
-    def _use(self, name: str, raw: str) -> str:
+    def _use(self, name: str, text: str) -> str:
         """A tool's result as text for the model, also when the request or the tool is broken."""
         try:
-            arguments: Any = {"code": raw}
+            arguments: Any = {"code": text}
             if not name:
-                request = json.loads(raw, strict=False)
+                request = json.loads(text, strict=False)
                 name = str(request["name"])
                 arguments = request.get("arguments", request.get("parameters", {}))
             result = self.tool_registry.call_tool(name, dict(arguments))
@@ -207,25 +203,22 @@ class EnsembleNode(WorkflowNode):
 
     def process(self, context: Context) -> Message:
         replies = gather(self.agents, [context.copy() for _ in self.agents])
-        pairs = zip(replies, self.weights, strict=True)
-        ballots = [(reply, weight) for reply, weight in pairs if _good(reply)]
-        given = [reply for reply, _ in ballots]
+        given = [reply for reply in replies if not reply.failed]
         if not given:
             raise RuntimeError(f"all members of {self.name} failed: {replies[0]}")
-        if self.strategy == "consensus" and self.consensus_agent:
-            return _judged(self.consensus_agent, context, given)
         weighted = self.strategy == "weighted_vote"
         totals: dict[Any, float] = {}
         first: dict[Any, Message] = {}
-        for reply, weight in ballots:
-            if answers.in_form(reply, runtime.kind):
-                key = _vote(reply)
-                totals[key] = totals.get(key, 0) + (weight if weighted else 1)
-                first.setdefault(key, reply)
-        if len(totals) > 1 and self.consensus_agent and not weighted:
+        for reply, weight in zip(replies, self.weights, strict=True):
+            if not reply.failed and answers.in_form(reply, runtime.kind):
+                value = _vote(reply)
+                totals[value] = totals.get(value, 0) + (weight if weighted else 1)
+                first.setdefault(value, reply)
+        split = self.strategy == "majority_vote" and len(totals) > 1
+        if self.consensus_agent and (split or self.strategy == "consensus"):
             return _judged(self.consensus_agent, context, given)
-        winner = first[max(totals, key=lambda key: totals[key])] if totals else given[0]
-        return Message(winner)
+        winner = first[max(totals, key=lambda value: totals[value])] if totals else given[0]
+        return Message(str(winner))
 
 
 def _vote(reply: str) -> Any:
@@ -233,17 +226,9 @@ def _vote(reply: str) -> Any:
     return answers.program(text) if runtime.kind == "code" else answers.value(text)
 
 
-def _good(message: Message) -> bool:
-    return message.message_type is not MessageType.ERROR
-
-
 def _judged(judge: WorkflowNode, context: Context, given: Sequence[Message]) -> Message:
-    text = prompts.judge(context.question, _solutions(given))
-    return Message(visit(judge, Context.asking(text, given), current_frame().child(judge)))
-
-
-def _solutions(given: Sequence[Message]) -> list[tuple[str, str]]:
-    return [(message.sender or "agent", deliverable(message)) for message in given]
+    text = prompts.judge(context.question, solutions(given))
+    return Message(str(visit(judge, Context.asking(text, given))))
 
 
 class DebateNode(WorkflowNode):
@@ -267,26 +252,26 @@ class DebateNode(WorkflowNode):
         if not self.debaters:
             raise ValueError(f"debate {name} has no debaters")
         self.judge = judge or self.debaters[0]
-        self.num_rounds = num_rounds
+        self.num_rounds = max(num_rounds, 1)
 
     def process(self, context: Context) -> Message:
         contexts = [context.copy() for _ in self.debaters]
-        last: dict[int, Message] = {}
-        for _ in range(max(self.num_rounds, 1)):
+        last: dict[int, Message] = {}  # a debater that fails is quoted with its earlier answer
+        for _ in range(self.num_rounds):
             replies = gather(self.debaters, contexts)
-            last.update({i: reply for i, reply in enumerate(replies) if _good(reply)})
+            last |= {i: reply for i, reply in enumerate(replies) if not reply.failed}
             if not last:
                 raise RuntimeError(f"all debaters of {self.name} failed: {replies[0]}")
             given = [last[i] for i in sorted(last)]
-            text = prompts.debate(context.question, _solutions(given))
+            text = prompts.debate(context.question, solutions(given))
             contexts = [Context.asking(text, given) for _ in self.debaters]
         return _judged(self.judge, context, given)
 
 
 class ReflectionNode(WorkflowNode):
-    """Answer, then critique and refine, until the critic's verdict is CORRECT. Calls: 1 + 2n at most.
+    """Answer, then critique and refine, until the verdict is CORRECT. Calls: 1 + 2n at most.
 
-    Own prompts may use {question}, {solution} and {critique} (and the paper's longer names); other
+    Own prompts may use {question}, {solution}, {critique} or the paper's names for them; other
     braces stay as they are. A prompt without {solution} stands in front of the standard one.
     """
 
@@ -296,9 +281,9 @@ class ReflectionNode(WorkflowNode):
         self,
         name: str,
         agent: WorkflowNode,
+        critic_agent: WorkflowNode | None = None,
         num_iterations: int = 2,
         reflection_prompt: str | None = None,
-        critic_agent: WorkflowNode | None = None,
         refinement_prompt: str | None = None,
         include_history: bool = False,
         **kwargs: Any,
@@ -312,57 +297,53 @@ class ReflectionNode(WorkflowNode):
         self.include_history = include_history
 
     def process(self, context: Context) -> Message:
-        frame = current_frame()
-        solution = visit(self.agent, context.copy(), frame.child(self.agent))
-        question, critiques = context.question, []  # type: str, list[str]
+        solution = visit(self.agent, context.copy())
+        question = context.question
+        critiques: list[str] = []
         for _ in range(self.num_iterations):
             shown = deliverable(solution)
-            standard = prompts.critique(question, shown)
-            text = _filled(self.reflection_prompt, standard, question, shown)
+            values = {"question": question, "solution": shown}
+            text = _filled(self.reflection_prompt, prompts.critique(question, shown), values)
             critic = attempt(self.critic_agent, Context.asking(text, [solution]))
-            if not _good(critic) or says_correct(critic):
+            if critic.failed or says_correct(critic):
                 break
             critiques.append(deliverable(critic))
-            critique = "\n".join(critiques if self.include_history else critiques[-1:])
-            standard = prompts.refine(question, shown, critique)
-            text = _filled(self.refinement_prompt, standard, question, shown, critique)
+            values["critique"] = "\n".join(critiques if self.include_history else critiques[-1:])
+            standard = prompts.refine(question, shown, values["critique"])
+            text = _filled(self.refinement_prompt, standard, values)
             refined = attempt(self.agent, Context.asking(text, [solution, critic]))
-            if not _good(refined):
+            if refined.failed:
                 break
             solution = refined
-        return Message(solution)
+        return Message(str(solution))
 
 
 def says_correct(critique: str) -> bool:
     """Whether a critic's verdict is the word CORRECT: the last VERDICT, else its last sentence."""
-    text = critique.upper()
+    text = re.sub(r"<[^<>]*>", " ", critique.upper()).strip(" \t\r\n.!*_`")
     _, tag, verdict = text.rpartition("VERDICT")
     if tag:
-        verdict = verdict.lstrip(" \t\r\n:*_-`").partition("\n")[0]
-        return bool(re.search(r"\bCORRECT\b", verdict)) and not _NEGATION.search(verdict)
-    sentence = re.split(r"[.!?\n]", text.rstrip(" \t\r\n.!?*_`"))[-1]
-    return bool(re.search(r"\bCORRECT$", sentence)) and not _NEGATION.search(sentence)
+        said = re.sub(r"\A\W+", "", verdict).partition("\n")[0]
+        found = re.search(r"\bCORRECT\b", said)
+    else:
+        said = re.split(r"[.!?\n]", text)[-1]
+        found = re.search(r"\bCORRECT\Z", said)
+    return found is not None and not re.search(_NEGATIVE, said)
 
 
-def _filled(
-    template: str | None, standard: str, question: str, solution: str, critique: str = ""
-) -> str:
+def _filled(template: str | None, standard: str, values: Mapping[str, str]) -> str:
     if template is None:
         return standard
-    values = dict.fromkeys(("question", "original_question", "input"), question)
-    values |= dict.fromkeys(("solution", "response", "answer", "previous_response"), solution)
-    values |= dict.fromkeys(("critique", "reflection", "feedback", "critic"), critique)
-    text, used = template, False
-    parts = re.split(r"\{(\w+)\}", template)
-    for i in range(1, len(parts), 2):
-        used |= values.get(parts[i]) == solution
-        parts[i] = values.get(parts[i], "{" + parts[i] + "}")
-    text = "".join(parts)
-    return text if used else f"{text}\n{standard}"
+    text = _PLACE.sub(lambda m: values.get(_SYNONYMS.get(m[1], m[1]), m[0]), template)
+    places = {_SYNONYMS.get(name, name) for name in _PLACE.findall(template)}
+    return text if "solution" in places else f"{text}\n{standard}"
 
 
 class RouterNode(WorkflowNode):
-    """Runs the route that `routing_func(context)` names, the default for any other name or error."""
+    """Runs the route that `routing_func(context)` names; the default for other names or an error.
+
+    Without a route of the default's name the first route is the default.
+    """
 
     kind = "router"
 
@@ -383,19 +364,7 @@ class RouterNode(WorkflowNode):
 
     def process(self, context: Context) -> Message:
         try:
-            chosen = self.routing_func(context)
-        except Exception:  # the function is the script's own
-            chosen = self.default_route
-        node = self.routes.get(chosen, self.routes[self.default_route])
-        return visit(node, context.copy(), current_frame().child(node))
-
-
-class MathEnvironment:
-    """The paper's code environment; `execute` is the `python` tool."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.config = kwargs
-
-    def execute(self, code: str, *args: Any, **kwargs: Any) -> str:
-        """Runs a program; returns its output as text."""
-        return python_tool(code)
+            node = self.routes[self.routing_func(context)]
+        except Exception:  # the function is the script's own; an unknown name ends here too
+            node = self.routes[self.default_route]
+        return visit(node, context.copy())

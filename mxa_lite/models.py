@@ -143,7 +143,7 @@ def set_pad(tokenizer: Any) -> str | None:
     ]
     added = [
         str(token)
-        for index, token in reversed(sorted(tokenizer.added_tokens_decoder.items()))
+        for index, token in sorted(tokenizer.added_tokens_decoder.items(), reverse=True)
         if index not in used and token.special and str(token) not in template
     ]
     if not (candidates := spare + added):

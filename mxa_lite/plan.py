@@ -13,7 +13,8 @@ activations  T tokens, T = the largest micro-batch (a trajectory is never split)
 logits       the vocabulary in the dtype, fp32 and its gradient, for the completion tokens of the
              micro-batch; TRL's and Unsloth's losses on a GPU hold one chunk of them
 kv_cache     2 * layers * kv_heads * head_dim * dtype, for every token of a generation batch
-sampling     prefill of one block, and three fp32 copies of the vocabulary per row
+sampling     three fp32 copies of the vocabulary per row, or what the prefill of the longest
+             prompts needs beyond the cache: it runs before the cache is full
 overhead     CUDA context, kernels' workspaces, fragmentation: a constant, not measured by us
 """
 
@@ -139,16 +140,19 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
         logit_tokens = min(LOGIT_CHUNK, logit_tokens)
     cache = max(recipe.generation_tokens, recipe.model.max_length)
     executions = recipe.train.questions * recipe.rollout.designs * recipe.rollout.executions
-    rows = min(max(1, cache // min(lengths.designer, lengths.executor)), executions)
-    prefill = b * (2 * shape.intermediate + 2 * shape.hidden)
+    shortest = min(lengths.designer, lengths.executor)
+    rows = min(max(1, cache // shortest), executions)
+    per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * b
+    prompts = cache * (1 - shortest / recipe.model.max_length)  # at most, the rest is reserved
+    prefill = int(prompts * (per_token + b * (2 * shape.intermediate + 2 * shape.hidden)))
     return {
         "weights": int(linear * per_weight + table * b),
         "adapters": 4 * lora,
         "optimizer": (4 if both else 2) * lora + moments * lora,
         "activations": tokens * (saved + block if gpu else shape.layers * block),
         "logits": logit_tokens * shape.vocab * (b + 4 + 4),
-        "kv_cache": cache * 2 * shape.layers * shape.kv_heads * shape.head_dim * b,
-        "sampling": cache * prefill + rows * shape.vocab * 4 * 3,
+        "kv_cache": cache * per_token,
+        "sampling": max(rows * shape.vocab * 4 * 3, prefill - cache * per_token),
         "overhead": OVERHEAD if gpu else 0,
     }
 

@@ -241,12 +241,13 @@ class Run:
 
     def _progress(self, line: dict[str, Any]) -> None:
         groups = line["groups"]
+        reward = {role: mean or 0 for role, mean in line["reward"].items()}
         signal_share = " ".join(
             f"{role[0]} {groups[role]['signal']}/{groups[role]['total']}" for role in groups
         )
         text = (
             f"{line['role']:8s} learns  correct {line['correct']:.2f}"
-            f"  reward d {line['reward']['designer'] or 0:.2f} e {line['reward']['executor'] or 0:.2f}"
+            f"  reward d {reward['designer']:.2f} e {reward['executor']:.2f}"
             f"  valid {line['valid_scripts'] or 0:.0%}  signal {signal_share}"
         )
         if self.bar is not None and not self.bar.disable:
