@@ -239,6 +239,13 @@ def _asserts(question: Question, sources: list[str], answer: str) -> Grading:
     return passed if known else [False] * len(tests)  # tests that never asked show nothing
 
 
+def is_test(test: Any) -> bool:
+    """Whether it has the form of a test."""
+    return isinstance(test, str) or (
+        isinstance(test, dict) and all(isinstance(test.get(k), str) for k in ("input", "output"))
+    )
+
+
 def _printed(result: CodeResult, expected: str) -> bool:
     """Same lines, whatever the spaces between words and at the ends."""
 

@@ -157,7 +157,7 @@ def _graded_line(line: str) -> tuple[Question, str]:
     if missing or not {"gold", "tests"} & row.keys():
         raise ValueError(f"no {' or '.join(missing) or 'gold or tests'!r}")
     tests, gold, answer = row.get("tests") or [], row.get("gold"), row["answer"]
-    if not isinstance(tests, list) or not all(map(is_test, tests)):
+    if not isinstance(tests, list) or not all(map(grade_code.is_test, tests)):
         raise ValueError("'tests' is not a list of asserts or of {'input', 'output'}")
     meta = {key: row[key] for key in ("setup", "choices") if key in row}
     kind = "code" if "tests" in row else "math"
@@ -165,10 +165,3 @@ def _graded_line(line: str) -> tuple[Question, str]:
     if gold is not None:
         question = Question(str(line), "", str(row["task"]), kind, str(gold), tests, meta)
     return question, "" if answer is None else str(answer)
-
-
-def is_test(test: Any) -> bool:
-    """Whether it has the form of a test."""
-    return isinstance(test, str) or (
-        isinstance(test, dict) and all(isinstance(test.get(k), str) for k in ("input", "output"))
-    )

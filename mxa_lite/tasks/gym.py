@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,11 +24,10 @@ def _dataset(name: str, seed: int, size: int) -> Any:
 
 
 def rows(name: str, seed: int, size: int) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Numbered rows; `gym` says how a scorer finds the entry again, since entries are not JSON."""
-    data = _dataset(name, seed, size)
-    for i, entry in enumerate(itertools.islice(data, size)):
+    """Numbered rows; `gym` says how the scorer finds the entry again, as entries are not JSON."""
+    for i, entry in enumerate(_dataset(name, seed, size)):
         place = {"name": name, "seed": seed, "size": size, "index": i}
-        yield i + 1, {"question": entry["question"], "answer": entry["answer"], "gym": place}
+        yield i + 1, {"text": entry["question"], "gold": entry["answer"], "gym": place}
 
 
 def score(place: dict[str, Any], answer: str) -> float:

@@ -1,0 +1,98 @@
+"""Rows of local JSONL, Parquet and CSV files, and the account of rows that are left out."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import pickle
+import sys
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from mxa_lite.errors import InputError
+from mxa_lite.tree import Question
+
+Row = dict[str, Any]
+Rows = Iterable[tuple[int, Row | None]]  # numbered from 1; None for what is no row
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv")
+_MALFORMED = (AttributeError, EOFError, IndexError, RecursionError, SyntaxError, TypeError)
+_PACKED = (ValueError, pickle.UnpicklingError, zlib.error)
+
+
+class BadRow(Exception):
+    """A row without a usable question; the message is the reason, the same for alike rows."""
+
+
+def question_id(text: str) -> str:
+    """The id of a question: a hash of its text, blind to spaces and capitals."""
+    return hashlib.sha256(" ".join(text.split()).casefold().encode()).hexdigest()[:16]
+
+
+def read(path: str) -> Iterator[tuple[int, Row | None]]:
+    """The rows of a file; in JSONL and CSV their numbers are the lines.
+
+    Raises InputError for a file that is missing, of another kind, or damaged.
+    """
+    try:
+        if path.lower().endswith(".parquet"):
+            import pyarrow.parquet  # type: ignore[import-untyped]
+
+            batches = pyarrow.parquet.ParquetFile(path).iter_batches()
+            yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
+        elif path.lower().endswith(".csv"):
+            csv.field_size_limit(sys.maxsize)
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                table = csv.DictReader(file)
+                yield from ((table.line_num, row) for row in table)
+        elif path.lower().endswith(SUFFIXES):
+            with open(path, encoding="utf-8-sig") as file:
+                yield from ((number, _json_row(line)) for number, line in enumerate(file, 1))
+        else:
+            raise InputError(f"{path}: the name of a data file ends in {', '.join(SUFFIXES)}")
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or damaged Parquet
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _json_row(line: str) -> Row | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def collect(
+    rows: Rows, convert: Callable[[Row], Question], label: str
+) -> tuple[list[Question], list[str]]:
+    """Usable questions, and a note on the rows left out: malformed, empty, doubled, over-long.
+
+    label: how messages name the source. Raises InputError when no row is usable.
+    """
+    questions: dict[str, Question] = {}
+    left_out: dict[str, list[int]] = defaultdict(list)
+    for number, row in rows:
+        try:
+            if row is None:
+                raise BadRow("is not a JSON object")
+            question = convert(row)
+            if question.id in questions:
+                raise BadRow("repeats an earlier question")
+            questions[question.id] = question
+        except BadRow as error:
+            left_out[str(error)].append(number)
+        except KeyError as error:
+            left_out[f"has no {error}"].append(number)
+        except (*_MALFORMED, *_PACKED):
+            left_out["has values of another form"].append(number)
+    reasons = "; ".join(
+        f"{', '.join(map(str, lines[:5]))}{', …' if len(lines) > 5 else ''} {reason}"
+        for reason, lines in left_out.items()
+    )
+    if not questions:
+        raise InputError(f"{label} has no usable row: row {reasons or 'count is 0'}")
+    bad = sum(map(len, left_out.values()))
+    note = f"{label}: {bad} of {bad + len(questions)} rows left out: row {reasons}"
+    return list(questions.values()), [note] if bad else []

@@ -1,0 +1,226 @@
+"""The built-in tasks: where each lives on the Hub, how its rows become questions, whom to cite."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import json
+import logging
+import pickle
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mxa_lite.errors import InputError
+from mxa_lite.grade_code import is_test
+from mxa_lite.grade_math import final
+from mxa_lite.tasks.rows import BadRow, Row, question_id
+from mxa_lite.tree import Question
+
+LONGEST = 12_000  # characters of a question
+MOST_TESTS = 50  # per question: the first ones, so always the same
+_UNPACKED = 256 << 20  # bytes of one row's packed tests
+_STDIN = "\nWrite a program that reads standard input and prints the result."
+_TYPING = "from typing import *\n"  # LeetCode's stubs use List and Optional without an import
+
+
+def math(text: Any, gold: Any, **meta: Any) -> Question:
+    """A math question; the gold answer may come as `#### 1,234`, boxed, or plain."""
+    text, gold = str(text or "").strip(), "" if gold is None else final(str(gold))
+    if not gold and "gym" not in meta:
+        raise BadRow("has no answer")
+    if re.fullmatch(r"\(?[A-J]\)?", gold) and re.search(r"\(A\).*\(B\)", text, re.S):
+        meta["choices"] = True
+    return _question(text, kind="math", gold=gold or None, meta=meta)
+
+
+def code(text: Any, tests: Any, **meta: Any) -> Question:
+    """A code question; tests: asserts or {"input", "output"}, as a list or its JSON text."""
+    tests = json.loads(tests) if isinstance(tests, str) else list(tests or [])
+    if not tests:
+        raise BadRow("has no tests")
+    for test in tests:
+        if not is_test(test):
+            raise BadRow("has tests that are neither asserts nor input and output")
+        if isinstance(test, str):
+            ast.parse(test)
+    return _question(str(text or "").strip(), kind="code", tests=tests[:MOST_TESTS], meta=meta)
+
+
+def _question(text: str, **rest: Any) -> Question:
+    if not text or len(text) > LONGEST:
+        raise BadRow("is over-long" if text else "has no question")
+    return Question(question_id(text), text, "", **rest)
+
+
+def generic(row: Row, columns: dict[str, str], kind: str | None = None) -> Question:
+    """A row of a file with the usual column names, or with those given as our name -> column."""
+
+    def cell(name: str, *usual: str) -> Any:
+        found = columns.get(name) or next((other for other in usual if other in row), name)
+        return row[found]
+
+    text = cell("question", "question", "problem", "prompt", "text")
+    if kind == "code" or (kind is None and ("tests" in columns or {"tests", "test_list"} & {*row})):
+        return code(text, cell("tests", "tests", "test_list"))
+    return math(text, cell("answer", "answer", "gold", "final_answer", "solution"))
+
+
+def _problem(row: Row) -> Question:
+    return math(row["problem"], row["answer"])
+
+
+def _gsm8k(row: Row) -> Question:
+    return math(row["question"], row["answer"])
+
+
+def _olympiad(row: Row) -> Question:
+    gold = row["final_answer"]
+    return math(row["question"], ", ".join(gold) if isinstance(gold, list) else gold)
+
+
+def _mbpp(row: Row) -> Question:
+    text = row["text"] and f"{row['text']}\nExample: {[*row['test_list'], ''][0]}"
+    return code(text, row["test_list"], setup=row.get("test_setup_code") or "")
+
+
+def _humaneval(row: Row) -> Question:
+    text = f"Write this function, whole and with its imports:\n{row['prompt']}"
+    test = f"{row['test']}\ncheck({row['entry_point']})"
+    return code(text, [test], before=row["prompt"])  # the prompt's helpers and imports
+
+
+def _calls(text: str, stub: str, name: str, pairs: list[tuple[list[Any], Any]]) -> Question:
+    """Tests that call a function, or a method of LeetCode's class: (arguments, result)."""
+    called = f"Solution().{name}" if "class Solution" in stub else name
+    tests = [f"assert {called}({', '.join(map(repr, args))}) == {out!r}" for args, out in pairs]
+    stub = stub.strip() or f"def {name}({', '.join('abcdefgh'[: len(pairs[0][0])])}):"
+    return code(f"{text}\nWrite the function:\n{stub}", tests, before=_TYPING)
+
+
+def _apps(row: Row) -> Question:
+    if row.get("difficulty", "introductory") != "introductory":
+        raise BadRow("is not introductory")
+    packed = json.loads(row["input_output"] or "{}")
+    pairs = list(zip(packed.get("inputs", []), packed.get("outputs", []), strict=True))
+    if pairs and "fn_name" in packed:  # a result stands in a list of one
+        pairs = [(i, o[0] if isinstance(o, list) and len(o) == 1 else o) for i, o in pairs]
+        return _calls(row["question"], row.get("starter_code") or "", packed["fn_name"], pairs)
+    lines = [["\n".join(s) if isinstance(s, list) else s for s in pair] for pair in pairs]
+    return code(row["question"] + _STDIN, [{"input": i, "output": o} for i, o in lines])
+
+
+def _code_contests(row: Row) -> Question:
+    parts = [row.get(f"{name}_tests") or {} for name in ("public", "private", "generated")]
+    tests = [
+        {"input": given, "output": printed}
+        for part in parts
+        for given, printed in zip(part.get("input", []), part.get("output", []), strict=True)
+    ]
+    return code(row["description"] + _STDIN, tests)
+
+
+class _TextOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"packed tests name {module}.{name}")
+
+
+def unpack(text: str) -> list[dict[str, str]]:
+    """LiveCodeBench's hidden tests: JSON, or base64 of zlib of one pickled string of JSON."""
+    if not text.lstrip().startswith("["):
+        data = zlib.decompressobj().decompress(base64.b64decode(text), _UNPACKED)
+        text = _TextOnly(io.BytesIO(data)).load()
+        if not isinstance(text, str):
+            raise pickle.UnpicklingError("packed tests are not a string")
+    return list(json.loads(text))
+
+
+def _livecodebench(row: Row) -> Question:
+    tests = json.loads(row["public_test_cases"]) + unpack(row["private_test_cases"] or "[]")
+    name = json.loads(row.get("metadata") or "{}").get("func_name")
+    if not name:
+        return code(row["question_content"] + _STDIN, tests)
+    read = [
+        ([json.loads(arg) for arg in test["input"].split("\n") if arg], json.loads(test["output"]))
+        for test in tests
+    ]
+    return _calls(row["question_content"], row["starter_code"], name, read)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A task. convert raises BadRow, or KeyError and the like for a row of another shape.
+
+    train, test: "repository config split", or "repository file" where the repository's own loader
+    is a script, which `datasets` no longer runs; "" where there are no such questions.
+    """
+
+    convert: Callable[[Row], Question]
+    train: str
+    test: str
+    cite: str
+
+
+_MBPP, _CONTESTS = "google-research-datasets/mbpp full", "deepmind/code_contests default"
+_LCB = "livecodebench/code_generation_lite test6.jsonl"  # what came with release 6
+_OLYMPIAD = "Hothan/OlympiadBench OE_TO_maths_en_COMP train"
+_POLARIS = "POLARIS-Project/Polaris-Dataset-53K default train"
+SOURCES = {
+    "gsm8k": Source(
+        _gsm8k, "openai/gsm8k main train", "openai/gsm8k main test", "arXiv 2110.14168"
+    ),
+    "math500": Source(_problem, "", "HuggingFaceH4/MATH-500 default test", "arXiv 2305.20050"),
+    "aime24": Source(_problem, "", "HuggingFaceH4/aime_2024 default train", "MAA, AIME 2024"),
+    "aime25": Source(_problem, "", "math-ai/aime25 default test", "MAA, AIME 2025"),
+    "olympiadbench": Source(_olympiad, "", _OLYMPIAD, "arXiv 2402.14008"),
+    "polaris": Source(_problem, _POLARIS, "", "hkunlp.github.io/blog/2025/Polaris"),
+    "mbpp": Source(_mbpp, f"{_MBPP} train", f"{_MBPP} test", "arXiv 2108.07732"),
+    "humaneval": Source(
+        _humaneval, "", "openai/openai_humaneval openai_humaneval test", "arXiv 2107.03374"
+    ),
+    "apps": Source(
+        _apps, "codeparrot/apps train.jsonl", "codeparrot/apps test.jsonl", "arXiv 2105.09938"
+    ),
+    "code_contests": Source(
+        _code_contests, f"{_CONTESTS} train", f"{_CONTESTS} test", "arXiv 2203.07814"
+    ),
+    "livecodebench": Source(_livecodebench, "", _LCB, "arXiv 2403.07974"),
+}
+PLACES = {place for source in SOURCES.values() for place in (source.train, source.test)} - {""}
+_SHAPES = {  # a column that only one of them has
+    "test_list": _mbpp,
+    "entry_point": _humaneval,
+    "input_output": _apps,
+    "public_tests": _code_contests,
+    "public_test_cases": _livecodebench,
+}
+
+
+def by_shape(row: Row) -> Question:
+    """A row of a file of unknown make: a built-in task's by its columns, else a generic one."""
+    shapes = [convert for column, convert in _SHAPES.items() if column in row]
+    return shapes[0](row) if shapes else generic(row, {})
+
+
+def from_hub(name: str, place: str) -> Iterator[tuple[int, Row]]:
+    """Numbered rows of a split. Raises InputError, saying what to bring, where it cannot be had."""
+    import datasets
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # not each of its retries
+    repository, *rest = place.split()
+    try:
+        if len(rest) == 1:
+            file = f"hf://datasets/{repository}/{rest[0]}"
+            data = datasets.load_dataset("json", data_files=file, split="train")
+        else:
+            data = datasets.load_dataset(repository, rest[0], split=rest[1])
+    except Exception as error:  # of network, Hub, disk or format, each library with its own types
+        raise InputError(
+            f"task {name}: {place} cannot be loaded ({type(error).__name__}); without a network "
+            f"bring that file (JSONL or Parquet) from https://huggingface.co/datasets/{repository} "
+            f"and pass --set task.train=FILE, or --set task.test=FILE for the test questions"
+        ) from error
+    yield from enumerate(data, 1)
