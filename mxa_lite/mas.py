@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import linecache
 import random
+import subprocess
 import sys
 import types
+from typing import Any
 
-from mxa_lite.mas_core import (
-    BudgetError as BudgetError,
-)
 from mxa_lite.mas_core import (
     Client,
     Context,
@@ -57,11 +56,37 @@ for _name in MODULES:  # `import workflow.nodes`, then `workflow.nodes.AgentNode
     globals()[_name.rpartition(".")[2]] = sys.modules[__name__]
 
 
+_start_process = subprocess.run
+
+
+def _run_python(args: Any, *rest: Any, input: Any = None, **options: Any) -> Any:
+    """`subprocess.run` for the code tools that scripts of the paper bring along.
+
+    A script may start no process: a Python program becomes a request to the parent, its exit status
+    0 and its errors in stdout. Anything else is tried, and refused by the sandbox.
+    """
+    words = [args] if isinstance(args, str) else [str(word) for word in args]
+    if "-c" in words[1:-1]:
+        code = words[words.index("-c") + 1]
+    elif len(words) > 1 and words[-1].endswith(".py"):
+        with open(words[-1], encoding="utf-8") as file:
+            code = file.read()
+    else:
+        return _start_process(args, *rest, input=input, **options)
+    if input is not None:
+        text = input.decode() if isinstance(input, bytes) else str(input)
+        code = f"import io, sys\nsys.stdin = io.StringIO({text!r})\n{code}"
+    printed = python_tool(code)
+    is_text = any(options.get(key) for key in ("text", "universal_newlines", "encoding"))
+    output, empty = (printed, "") if is_text else (printed.encode(), b"")
+    return subprocess.CompletedProcess(args, 0, output, empty)
+
+
 def run_script(source: str, question: str, kind: str, client: Client, seed: int) -> None:
     """Runs a script as `__main__`; at its normal end sends its answer to the client, if it has one.
 
-    kind: "math" or "code". For a process that runs one script: `sys.modules` is changed. Raises what
-    the script raises, SystemExit and BudgetError among it; no answer is sent then.
+    kind: "math" or "code". For a process that runs one script: modules are changed. Raises what the
+    script raises, SystemExit and BudgetError among it; no answer is sent then.
     """
     runtime.bind(client, question, kind)
     random.seed(seed)
@@ -69,6 +94,7 @@ def run_script(source: str, question: str, kind: str, client: Client, seed: int)
     vars(here)["question"] = question
     vars(main).update({name: vars(here)[name] for name in __all__}, __file__=_FILE)
     sys.modules.update(dict.fromkeys(MODULES, here), __main__=main)
+    vars(subprocess)["run"] = _run_python
     linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
     exec(compile(source, _FILE, "exec"), vars(main))
     message = runtime.answer

@@ -230,7 +230,7 @@ class WorkflowNode:
     kind = ""
 
     def __init__(self, name: str, **kwargs: Any) -> None:
-        self.name = name
+        self.name = str(name)
         self.config = kwargs
 
     def process(self, context: Context) -> Message:
