@@ -10,13 +10,18 @@ timing side channels, and seeing that a path exists and how large it is (stat ne
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import math
 import os
 import platform
 import resource
+import signal
 import struct
 import sys
+from collections.abc import Callable
+from typing import Any
 
 LEVELS = ("rlimits", "landlock", "seccomp", "namespaces")  # each includes those before it
 COVERS = (
@@ -63,7 +68,7 @@ fchmod 91 52,fchmodat 268 53,chown 92 0,fchown 93 55,lchown 94 0,fchownat 260 54
 lsetxattr 189 6,fsetxattr 190 7,removexattr 197 14,lremovexattr 198 15,fremovexattr 199 16,
 utime 132 0,utimes 235 0,futimesat 261 0,utimensat 280 88,truncate 76 45,seccomp 317 277,
 vmsplice 278 75,sync 162 81,syncfs 306 267"""
-# Calls that are looked at or made by name here.
+# System calls that are looked at, or made, by name here.
 _CHECKED = """
 clone 56 220,clone3 435 435,kill 62 129,tgkill 234 131,prctl 157 167,prlimit64 302 261,
 fcntl 72 25,ioctl 16 29,socketpair 53 199,sendto 44 206,capset 126 91,seccomp 317 277,
@@ -71,8 +76,8 @@ unshare 272 97,landlock_create_ruleset 444 444,landlock_add_rule 445 445,
 landlock_restrict_self 446 446"""
 _FIRST_UNKNOWN = 451  # newer calls, and the x32 ones, answer "not implemented"
 
-_COLUMN = {"x86_64": 1, "aarch64": 2, "arm64": 2}.get(platform.machine(), 0)
-_AUDIT_ARCH = {1: 0xC000003E, 2: 0xC00000B7}
+_COLUMN = {"x86_64": 1, "aarch64": 2}.get(platform.machine() if sys.platform == "linux" else "", 0)
+_AUDIT_ARCH = (0, 0xC000003E, 0xC00000B7)[_COLUMN]
 
 
 def _table(text: str) -> dict[str, int]:
@@ -81,12 +86,12 @@ def _table(text: str) -> dict[str, int]:
 
 
 _NR = _table(_CHECKED)
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _syscall(name: str, *args: int | ctypes.Array[ctypes.c_char] | None) -> int:
-    """One system call; raises OSError with its errno. Addresses travel as 64 bit values."""
-    if _libc is None or name not in _NR:
+def _syscall(name: str, *args: int | bytes | None) -> int:
+    """One system call; raises OSError with its errno. Numbers travel as 64 bits."""
+    if name not in _NR:
         raise OSError(errno.ENOSYS, name)
     wide = [ctypes.c_ulong(arg) if isinstance(arg, int) else arg for arg in args]
     result: int = _libc.syscall(ctypes.c_long(_NR[name]), *wide)
@@ -95,262 +100,194 @@ def _syscall(name: str, *args: int | ctypes.Array[ctypes.c_char] | None) -> int:
     return result
 
 
-def _prctl(option: int, value: int) -> None:
-    zero = ctypes.c_ulong(0)
-    if _libc is not None and _libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero) < 0:
-        raise OSError(ctypes.get_errno(), "prctl")
-
-
-def die_with_parent() -> None:
-    """The kernel kills this process when the one that forked it is gone (Linux)."""
-    _prctl(1, 9)
-
-
 def adopt_orphans() -> None:
     """Descendants whose parents died become children of this process (Linux)."""
-    _prctl(36, 1)
+    _syscall("prctl", 36, 1, 0, 0, 0)
 
 
-def enter_namespaces() -> bool:
-    """Moves the calling, single-threaded process into own user, net, ipc and uts namespaces."""
-    user, rest = 0x10000000, 0x40000000 | 0x08000000 | 0x04000000
-    ids = (("uid_map", os.getuid()), ("gid_map", os.getgid()))
-    try:
-        _syscall("unshare", user | rest)
-    except OSError:
-        return False
-    with open("/proc/self/setgroups", "w") as file:
-        file.write("deny")
-    for name, number in ids:
+def _enter_namespaces() -> None:
+    """Own user, net, ipc and uts namespaces for the calling, single-threaded process."""
+    uid, gid = os.getuid(), os.getgid()
+    _syscall("unshare", 0x10000000 | 0x40000000 | 0x08000000 | 0x04000000)
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
         with open(f"/proc/self/{name}", "w") as file:
-            file.write(f"{number} {number} 1")
-    return True
+            file.write(text)
 
 
-# Landlock: rights by number of the bit, see linux/landlock.h.
-_EXECUTE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 2, 1 << 3
-_DEVICES = (1 << 6) | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 15)  # devices, sockets, fifos
-_FS_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
-_WRITE_FILE = 1 << 1
+# Landlock: rights are bits, see linux/landlock.h.
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+_SPECIAL = 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 15  # making devices, sockets, fifos; ioctl
+_FS_BITS = (0, 13, 14, 15, 15)  # how many rights an ABI knows; 16 from 5 on
 
 
-def landlock_abi() -> int:
-    """Version of Landlock this kernel offers, 0 for none."""
-    try:
-        return _syscall("landlock_create_ruleset", None, 0, 1)
-    except OSError:
-        return 0
-
-
-def _readable() -> list[str]:
-    """Folders and files an honest script needs: Python, shared libraries, time zones."""
+def _readable() -> list[tuple[int, int]]:
+    """Handle and rights of what an honest script needs: Python, libraries, time zones."""
     here = [os.path.dirname(os.__file__), os.path.join(sys.base_prefix, "lib")]
-    system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store", "/usr/share/zoneinfo"]
+    folders = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store", "/usr/share/zoneinfo"]
     files = ["/etc/ld.so.cache", "/etc/localtime", "/dev/null", "/dev/zero", "/dev/urandom"]
-    return [path for path in [*here, *system, *files] if os.path.exists(path)]
+    found = []
+    for path in filter(os.path.exists, [*here, *folders, *files]):
+        rights = _READ_FILE | (_READ_DIR if os.path.isdir(path) else 0)
+        rights |= _WRITE_FILE if path == "/dev/null" else 0
+        found.append((os.open(path, os.O_PATH | os.O_CLOEXEC), rights))
+    return found
 
 
-class Landlock:
-    """Builds a fresh domain per child; path handles are opened once, in the server."""
-
-    def __init__(self) -> None:
-        self.abi = landlock_abi()
-        self._paths = []
-        if not self.abi:
-            return
-        for path in _readable():
-            handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            rights = _READ_FILE | (_READ_DIR if os.path.isdir(path) else 0)
-            self._paths.append((handle, rights | (_WRITE_FILE if path == "/dev/null" else 0)))
-
-    def enter(self, folder: str) -> None:
-        """Confines the calling process: reads what `_readable` lists, writes only in `folder`."""
-        handled = _FS_RIGHTS.get(self.abi, (1 << 16) - 1)
-        net = 0b11 if self.abi >= 4 else 0
-        scope = 0b11 if self.abi >= 6 else 0
-        size = 8 if self.abi < 4 else 16 if self.abi < 6 else 24
-        head = ctypes.create_string_buffer(struct.pack("=QQQ", handled, net, scope)[:size], size)
-        ruleset = _syscall("landlock_create_ruleset", head, size, 0)
-        own = os.open(folder, os.O_PATH | os.O_CLOEXEC)
-        everything = handled & ~(_EXECUTE | _DEVICES)
-        for handle, rights in [*self._paths, (own, everything)]:
-            rule = ctypes.create_string_buffer(struct.pack("=Qi", rights, handle), 12)
-            _syscall("landlock_add_rule", ruleset, 1, rule, 0)
-        _syscall("landlock_restrict_self", ruleset, 0)
+def _enter_landlock(abi: int, readable: list[tuple[int, int]], folder: str) -> None:
+    """A domain of its own: reads `readable`, writes in `folder`, no TCP, no signals to others."""
+    handled = (1 << (_FS_BITS[abi] if abi < len(_FS_BITS) else 16)) - 1
+    net, scope = 0b11 if abi >= 4 else 0, 0b11 if abi >= 6 else 0
+    attributes = struct.pack("=QQQ", handled, net, scope)[: 8 if abi < 4 else 16 if abi < 6 else 24]
+    ruleset = _syscall("landlock_create_ruleset", attributes, len(attributes), 0)
+    own = (os.open(folder, os.O_PATH | os.O_CLOEXEC), handled & ~(_EXECUTE | _SPECIAL))
+    for handle, rights in [*readable, own]:
+        _syscall("landlock_add_rule", ruleset, 1, struct.pack("=Qi", rights, handle), 0)
+    _syscall("landlock_restrict_self", ruleset, 0)
 
 
-# Seccomp: classic BPF over struct seccomp_data (nr at 0, arch at 4, args from 16, 8 bytes each).
-_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_EPERM, _ENOSYS = _ERRNO | errno.EPERM, _ERRNO | errno.ENOSYS
+# Seccomp: classic BPF over struct seccomp_data: nr at 0, arch at 4, arguments of 8 bytes from 16.
+# A step is (code, jump if true, jump if false, value).
 _Step = tuple[int, int, int, int]
+_ALLOW = (0x06, 0, 0, 0x7FFF0000)
+_KILL = (0x06, 0, 0, 0x80000000)
 
 
 def _load(offset: int) -> _Step:
     return (0x20, 0, 0, offset)
 
 
-def _arg(number: int) -> _Step:
-    return _load(16 + 8 * number)
+def _refuse(number: int) -> _Step:
+    return (0x06, 0, 0, 0x00050000 | number)
 
 
-def _ret(value: int) -> _Step:
-    return (0x06, 0, 0, value)
+_EPERM, _ENOSYS = _refuse(errno.EPERM), _refuse(errno.ENOSYS)
 
 
-def _equal(value: int, yes: int, no: int) -> _Step:
-    return (0x15, yes, no, value)
-
-
-def _one_of(number: int, values: list[int], found: int, other: int) -> list[_Step]:
-    """Answers `found` when argument `number` is one of `values`, else `other`."""
-    tests = [_equal(value, len(values) - i, 0) for i, value in enumerate(values)]
-    return [_arg(number), *tests, _ret(other), _ret(found)]
+def _one_of(offset: int, values: list[int], found: _Step, other: _Step) -> list[_Step]:
+    """Answers `found` when what lies at `offset` is one of `values`, else `other`."""
+    tests = [(0x15, len(values) - i, 0, value) for i, value in enumerate(values)]
+    return [_load(offset), *tests, other, found]
 
 
 def _rules(pid: int) -> dict[str, list[_Step]]:
-    """Calls whose arguments decide. Every list ends in a return on all its ways."""
-    thread, new_namespace = 0x10000, 0x7E020080
-    harmless_ioctl = [0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451]  # isatty, size, flags of fds
+    """Calls whose arguments decide. Every list ends in an answer on all its ways."""
+    threads_only = [_load(16), (0x45, 0, 1, 0x10000), (0x45, 0, 1, 0x7E020080), _EPERM, _ALLOW]
+    # asyncio wakes itself through a stream pair; a datagram pair could send to any address
+    stream = [_load(24), (0x54, 0, 0, 0xF), (0x15, 0, 1, 1), _ALLOW, _EPERM]
+    harmless_ioctl = [0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451]  # isatty, size, fd flags
     return {
-        "clone": [
-            _arg(0),
-            (0x45, 0, 1, thread),
-            (0x45, 0, 1, new_namespace),
-            _ret(_EPERM),
-            _ret(_ALLOW),
-        ],
-        "clone3": [_ret(_ENOSYS)],  # its flags are behind a pointer; the C library uses clone then
-        "kill": _one_of(0, [pid], _ALLOW, _EPERM),
-        "tgkill": _one_of(0, [pid], _ALLOW, _EPERM),
-        "prctl": _one_of(0, [15, 16, 0x53564D41], _ALLOW, _EPERM),  # names of threads and memory
-        "prlimit64": _one_of(0, [0, pid], _ALLOW, _EPERM),
-        "fcntl": _one_of(1, [8, 10, 15, 1026], _EPERM, _ALLOW),  # signals to others by file events
-        "ioctl": _one_of(1, harmless_ioctl, _ALLOW, _ERRNO | errno.ENOTTY),
-        # asyncio wakes itself through a stream pair; a datagram pair could send to any address
-        "socketpair": [
-            _arg(0),
-            _equal(1, 0, 4),
-            _arg(1),
-            (0x54, 0, 0, 0xF),
-            _equal(1, 0, 1),
-            _ret(_ALLOW),
-            _ret(_EPERM),
-        ],
-        "sendto": [
-            _arg(4),
-            _equal(0, 0, 3),
-            _load(16 + 8 * 4 + 4),
-            _equal(0, 0, 1),
-            _ret(_ALLOW),
-            _ret(_EPERM),
-        ],
+        "clone": threads_only,
+        "clone3": [_ENOSYS],  # its flags are behind a pointer; the C library then uses clone
+        "kill": _one_of(16, [pid], _ALLOW, _EPERM),
+        "tgkill": _one_of(16, [pid], _ALLOW, _EPERM),
+        "prctl": _one_of(16, [15, 16, 0x53564D41], _ALLOW, _EPERM),  # names of threads and memory
+        "prlimit64": _one_of(16, [0, pid], _ALLOW, _EPERM),
+        "fcntl": _one_of(24, [8, 10, 15, 1026], _EPERM, _ALLOW),  # signals by file events
+        "ioctl": _one_of(24, harmless_ioctl, _ALLOW, _refuse(errno.ENOTTY)),
+        "socketpair": [_load(16), (0x15, 1, 0, 1), _EPERM, *stream],
+        "sendto": [_load(48), (0x15, 1, 0, 0), _EPERM, *_one_of(52, [0], _ALLOW, _EPERM)],
     }
 
 
-def _program(pid: int) -> bytes:
+def _filter(pid: int) -> bytes:
     denied = sorted(_table(_DENIED).values())
-    steps = [_load(4), _equal(_AUDIT_ARCH[_COLUMN], 1, 0), _ret(_KILL), _load(0)]
-    steps += [(0x35, 0, 1, _FIRST_UNKNOWN), _ret(_ENOSYS)]
-    steps += [_equal(number, len(denied) - i, 0) for i, number in enumerate(denied)]
-    steps += [(0x05, 0, 0, 1), _ret(_EPERM)]
+    steps = [_load(4), (0x15, 1, 0, _AUDIT_ARCH), _KILL, _load(0)]
+    steps += [(0x35, 0, 1, _FIRST_UNKNOWN), _ENOSYS]
+    steps += [(0x15, len(denied) - i, 0, number) for i, number in enumerate(denied)]
+    steps += [(0x05, 0, 0, 1), _EPERM]
     for name, body in _rules(pid).items():
-        steps += [_equal(_NR[name], 0, len(body)), *body]
-    steps.append(_ret(_ALLOW))
-    return b"".join(struct.pack("=HBBI", *step) for step in steps)
+        steps += [(0x15, 0, len(body), _NR[name]), *body]
+    return b"".join(struct.pack("=HBBI", *step) for step in [*steps, _ALLOW])
 
 
-def enter_seccomp() -> None:
-    """Installs the filter in the calling, single-threaded process. Needs no privilege."""
-    if not _COLUMN:
-        raise OSError(errno.ENOSYS, "seccomp filter for this processor")
-    code = _program(os.getpid())
-    data = ctypes.create_string_buffer(code, len(code))
-    head = struct.pack("@HP", len(code) // 8, ctypes.addressof(data))
-    spec_allow = 4  # no speculation penalty on kernels that would add one
-    _syscall("seccomp", 1, spec_allow, ctypes.create_string_buffer(head, len(head)))
+def _enter_seccomp() -> None:
+    code = ctypes.create_string_buffer(_filter(os.getpid())) if _COLUMN else None
+    if code is None:
+        raise OSError(errno.ENOSYS, "seccomp filter for this system")
+    program = struct.pack("@HP", len(code) // 8, ctypes.addressof(code))
+    _syscall("seccomp", 1, 4, program)  # 4: no speculation penalty where a kernel would add one
 
 
-def drop_privileges() -> None:
-    """No new privileges, no capabilities; as root too, so file modes and limits hold."""
-    if _libc is None:
-        return
-    _prctl(38, 1)
-    header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0), 8)
-    _syscall("capset", header, ctypes.create_string_buffer(24))
+def _drop_privileges() -> None:
+    """No new privileges and no capabilities; so limits and file modes hold for root too."""
+    _syscall("prctl", 38, 1, 0, 0, 0)
+    _syscall("capset", struct.pack("=Ii", 0x20080522, 0), bytes(24))
 
 
-def set_limits(memory_mb: int, disk_mb: int, seconds: float, processes: int | None) -> None:
-    """Hard limits of the calling process; `processes` only where no filter forbids them."""
-    cpu = 2 * int(seconds + 1) + 2  # behind the wall clock, for threads that run while one waits
+def _set_limits(limits: dict[str, Any], processes: int | None) -> None:
     wanted = {
-        "RLIMIT_AS": memory_mb << 20,
-        "RLIMIT_FSIZE": disk_mb << 20,
-        "RLIMIT_CPU": cpu,
-        "RLIMIT_NOFILE": 64,
-        "RLIMIT_CORE": 0,
-        "RLIMIT_MEMLOCK": 0,
-        "RLIMIT_MSGQUEUE": 0,
-    }
-    if processes is not None:
-        wanted["RLIMIT_NPROC"] = processes
+        "AS": limits["memory_mb"] << 20,
+        "FSIZE": limits["disk_mb"] << 20,
+        # behind the wall clock: for threads that compute while another waits for the model
+        "CPU": 2 * math.ceil(limits["seconds"]) + 2,
+        "NOFILE": 64,
+        "CORE": 0,
+        "MEMLOCK": 0,
+        "MSGQUEUE": 0,
+    } | ({} if processes is None else {"NPROC": processes})
     for name, value in wanted.items():
-        kind = getattr(resource, name, None)  # macOS lacks some
-        if kind is None:
-            continue
-        hard = resource.getrlimit(kind)[1]
-        if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)
-        try:
+        # macOS lacks some, and refuses AS
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            kind: int = getattr(resource, f"RLIMIT_{name}")
+            hard = resource.getrlimit(kind)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(kind, (value, value))
-        except (ValueError, OSError):
-            if name != "RLIMIT_AS":  # macOS refuses it; the monitor is then the only cap
-                raise
 
 
 class Confiner:
-    """The strongest confinement this machine gave to a trial child; made once, in the server."""
+    """The strongest confinement this machine gives; made once, in the server.
+
+    level: the highest of LEVELS all of whose parts work. A part above a missing one still holds.
+    """
 
     def __init__(self, at_most: str = LEVELS[-1]) -> None:
         wanted = LEVELS.index(at_most)
-        self.namespaces = wanted >= 3 and enter_namespaces()
-        self.landlock = Landlock() if wanted >= 1 else None
-        if self.landlock is not None and not (self.landlock.abi and _trial(self._enter_landlock)):
-            self.landlock = None
-        self.seccomp = wanted >= 2 and _trial(self._enter_seccomp)
+        self.namespaces = wanted >= 3 and _trial(_enter_namespaces)
+        if self.namespaces:
+            _enter_namespaces()
+        self.landlock = 0
+        with contextlib.suppress(OSError):
+            self.landlock = _syscall("landlock_create_ruleset", None, 0, 1) if wanted >= 1 else 0
+        self._readable = _readable() if self.landlock else []
+        self.seccomp = wanted >= 2 and _trial(_enter_seccomp)
+        parts = [True, self.landlock > 0, self.seccomp, self.namespaces, False]
+        self.level = LEVELS[parts.index(False) - 1]
 
-    def _enter_landlock(self) -> None:
-        assert self.landlock is not None
-        self.landlock.enter("/")
+    def belong_to(self, server: int) -> None:
+        """Right after the fork: this process dies with its server and has a session of its own."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if _NR:
+            _syscall("prctl", 1, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != server:
+            os._exit(1)
+        os.setsid()
+        os.umask(0o077)
 
-    def _enter_seccomp(self) -> None:
-        enter_seccomp()
-
-    def level(self) -> str:
-        """Name of the highest level all of whose parts work."""
-        parts = [True, self.landlock is not None, self.seccomp, self.namespaces]
-        return LEVELS[parts.index(False) - 1] if False in parts else LEVELS[-1]
-
-    def enter(self, folder: str, memory_mb: int, disk_mb: int, seconds: float, tasks: int) -> None:
-        """Confines the calling process for good. `tasks`: the user's processes right now."""
-        set_limits(memory_mb, disk_mb, seconds, None if self.seccomp else tasks + 64)
-        drop_privileges()
-        if self.landlock is not None:
-            self.landlock.enter(folder)
+    def enter(self, folder: str, limits: dict[str, Any], tasks: int) -> None:
+        """Confines the calling process for good. tasks: processes on this machine right now."""
+        _set_limits(limits, None if self.seccomp else tasks + 64)
+        if _NR:
+            _drop_privileges()
+        if self.landlock:
+            _enter_landlock(self.landlock, self._readable, folder)
         if self.seccomp:
-            enter_seccomp()
+            _enter_seccomp()
 
 
-def _trial(step: object) -> bool:
+def _trial(step: Callable[[], None]) -> bool:
     """Whether `step` works, tried in a child so that this process stays free."""
-    assert callable(step)
     pid = os.fork()
     if pid == 0:
         try:
-            drop_privileges()
+            if step is _enter_seccomp:
+                _drop_privileges()
             step()
             os._exit(0)
         except OSError:
             os._exit(1)
-        finally:
-            os._exit(2)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    return os.waitpid(pid, 0)[1] == 0

@@ -6,7 +6,7 @@ only its own process. The wire: one JSON object a line on file descriptor 3,
     to the parent   {"t": "call", "id", "agent", "path", "number", "messages", "temperature"}
                     {"t": "wait", "seen": replies read so far}     every thread waits now
                     {"t": "tool", "id", "code"}   {"t": "node", …}   {"t": "answer", "message"}
-                    {"t": "end", "error": null or the last line of the traceback, "nonce"}
+                    {"t": "end", "error": null or the last line of the traceback}
     from the parent the job first, then {"id", "reply"}
 
 A call is held until every registered thread of the script is blocked; then all held calls go out
@@ -88,9 +88,9 @@ class Client:
         """Sends the answering message; the parent keeps the first one."""
         self._send({"t": "answer", "message": message})
 
-    def end(self, error: str | None, nonce: str | None = None) -> None:
+    def end(self, error: str | None) -> None:
         """Tells how the script ended; the last line of the wire."""
-        self._send({"t": "end", "error": error, "nonce": nonce})
+        self._send({"t": "end", "error": error})
 
     def spawn(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:
         """Runs the functions in registered threads; results or exceptions, in order."""
@@ -243,9 +243,9 @@ def _prepare(folder: str) -> None:
     os.environ.clear()
     os.environ.update(HOME=folder, TMPDIR=folder, PATH="/usr/bin:/bin", LC_ALL="C.UTF-8")
     tempfile.tempdir = None  # the server's
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="replace", closefd=False)
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        stream = open(number, "w", 1, "utf-8", "backslashreplace", closefd=False)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        errors = "backslashreplace" if number else "replace"
+        stream = os.fdopen(number, "w" if number else "r", 1, "utf-8", errors, closefd=False)
         vars(sys).update({name: stream, f"__{name}__": stream})
     vars(builtins).update(exit=sys.exit, quit=sys.exit)
 
@@ -266,7 +266,6 @@ def main(folder: str) -> None:
     job = client._read_line()
     _prepare(folder)
     error: str | None = None
-    nonce: str | None = None
     status = 0
     try:
         if job["program"]:
@@ -276,7 +275,6 @@ def main(folder: str) -> None:
             from mxa_lite import mas
 
             mas.run_script(job["source"], job["question"], job["kind"], client, job["seed"])
-        nonce = job["nonce"]
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
         error = f"SystemExit: {leaving.code}" if status else None
@@ -290,7 +288,7 @@ def main(folder: str) -> None:
             status = OUT_OF_MEMORY
     try:
         sys.stdout.flush()
-        client.end(None if error is None else error[:2000], nonce)
+        client.end(None if error is None else error[:2000])
     except MemoryError:
         status = OUT_OF_MEMORY
     finally:
