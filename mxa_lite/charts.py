@@ -1,0 +1,101 @@
+"""The figures of report and comparison, as SVG text. Matplotlib, without pyplot or a display."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+Values = Sequence[float | None]
+ROLE_COLOUR = {"designer": "#2563a8", "executor": "#c2570c"}
+NAMED = {**ROLE_COLOUR, "ok": "#3f8f5f", "correct": "#3f8f5f"}
+COLOURS = ("#6b5ca5", "#c99a2e", "#2b8a9e", "#a3527c", "#7d8899", "#b4433a", "#8c6d46", "#4b6fae")
+WINDOW = 5  # steps of the running mean that is drawn over the raw line
+
+
+def svg(figure: Figure, name: str) -> str:
+    """The figure as an `<svg>` element; `name` keeps its ids apart from other figures' ids."""
+    buffer = io.StringIO()
+    style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}
+    with matplotlib.rc_context(style):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    return text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
+
+
+def panel(steps: Sequence[int], roles: Sequence[str]) -> Figure:
+    """An empty figure over training steps, the stages of the two roles shaded."""
+    figure = Figure((4.6, 2.7), layout="constrained")
+    axes = figure.add_subplot()
+    start = 0
+    for i in range(1, len(steps) + 1):
+        if i == len(steps) or roles[i] != roles[start]:
+            colour = ROLE_COLOUR.get(roles[start])
+            if colour:
+                axes.axvspan(steps[start] - 0.5, steps[i - 1] + 0.5, color=colour, alpha=0.08, lw=0)
+            start = i
+    if steps:
+        axes.set_xlim(steps[0] - 0.5, steps[-1] + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def legend(figure: Figure) -> None:
+    """One row of names above the axes."""
+    axes = figure.axes[0]
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper left", ncols=3, fontsize=8, frameon=False)
+
+
+def smooth(values: Values) -> list[float]:
+    """The mean of the last WINDOW known values, at each step; NaN before the first."""
+    found: list[float] = []
+    means = []
+    for value in values:
+        found += [] if value is None else [value]
+        last = found[-WINDOW:]
+        means.append(sum(last) / len(last) if last else float("nan"))
+    return means
+
+
+def lines(
+    name: str,
+    steps: Sequence[int],
+    roles: Sequence[str],
+    series: Mapping[str, Values],
+    top: float | None = None,
+) -> str:
+    """Raw values thin, their running mean bold; a step without a value leaves a gap."""
+    figure = panel(steps, roles)
+    axes = figure.axes[0]
+    for i, (label, values) in enumerate(series.items()):
+        colour = NAMED.get(label, COLOURS[i % len(COLOURS)])
+        raw = [float("nan") if v is None else v for v in values]
+        axes.plot(steps, raw, color=colour, lw=0.8, alpha=0.45, marker=".", ms=2)
+        axes.plot(steps, smooth(values), color=colour, lw=1.8, label=label)
+    axes.set_ylim(0, top or max(1.05 * axes.get_ylim()[1], 0.1))
+    legend(figure)
+    return svg(figure, name)
+
+
+def stack(
+    name: str, steps: Sequence[int], series: Mapping[str, Sequence[float]], share: bool = False
+) -> str:
+    """Bars on bars, one a step; share: each step's bars add up to 1. Empty series are left out."""
+    figure = panel(steps, [""] * len(steps))
+    axes = figure.axes[0]
+    totals = [sum(values[i] for values in series.values()) for i in range(len(steps))]
+    base = [0.0] * len(steps)
+    for i, (label, values) in enumerate((k, v) for k, v in series.items() if any(v)):
+        scaled = [v / t if share and t else v for v, t in zip(values, totals, strict=True)]
+        colour = NAMED.get(label, COLOURS[i % len(COLOURS)])
+        axes.bar(steps, scaled, 1.0, base, color=colour, label=label, lw=0)
+        base = [b + v for b, v in zip(base, scaled, strict=True)]
+    legend(figure)
+    return svg(figure, name)

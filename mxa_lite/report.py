@@ -1,0 +1,242 @@
+"""`report.html`: one self-contained page from whatever a run folder holds so far.
+
+Text that a model wrote reaches the page in two ways only: through Jinja's escaping, or as
+compressed JSON that `report.js` puts there with `textContent`.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from pygments.lexers.python import PythonLexer
+from pygments.token import STANDARD_TYPES
+
+from mxa_lite import charts
+from mxa_lite.runfolder import RunFolder
+
+BUDGET = 7_000_000  # bytes of rollouts in the page
+STEPS = 40  # steps with rollouts in the page, at most
+TEXT = 20_000  # characters of one text
+CALL_KEYS = ("agent", "path", "number", "temperature", "truncated", "prompt_cut", "advantage")
+EXECUTION_KEYS = ("outcome", "correct", "format", "reward")
+DESIGN_KEYS = ("pattern", "outcome", "reward")
+
+
+def highlight(script: str) -> list[tuple[str, str]]:
+    """A Python script as (short token class, text); the texts together are the script."""
+    found: list[tuple[str, str]] = []
+    for kind, text in PythonLexer(stripnl=False, ensurenl=False).get_tokens(script):
+        style = STANDARD_TYPES.get(kind, "")[:1]
+        if found and found[-1][0] == style:
+            text = found.pop()[1] + text
+        found.append((style, text))
+    return found
+
+
+class Packer:
+    """Trees as compact JSON: every text once in a table, scripts as tokens, no token ids."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, int] = {}
+        self._scripts: dict[int, list[tuple[str, str]]] = {}
+
+    def _text(self, text: str | None) -> int | None:
+        if not text:
+            return None
+        short = text if len(text) <= TEXT else f"{text[:TEXT]}\n[{len(text) - TEXT} more]"
+        return self._texts.setdefault(short, len(self._texts))
+
+    def _call(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            **{key: call[key] for key in CALL_KEYS},
+            "messages": [[m["role"], self._text(m["content"])] for m in call["messages"]],
+            "reply": self._text(call["reply"]),
+            "tokens": [len(call["prompt_ids"]), len(call["completion_ids"])],
+        }
+
+    def _execution(self, execution: Mapping[str, Any]) -> dict[str, Any]:
+        texts = ("answer", "error", "stdout", "stderr")
+        nodes = [{**n, "output": self._text(n.get("output"))} for n in execution["nodes"][:200]]
+        return {
+            **{key: execution[key] for key in EXECUTION_KEYS},
+            **{key: self._text(execution[key]) for key in texts},
+            "nodes": nodes,
+            "calls": [self._call(call) for call in execution["calls"]],
+        }
+
+    def _design(self, design: Mapping[str, Any]) -> dict[str, Any]:
+        script = self._text(design["script"])
+        if script is not None and script not in self._scripts:
+            self._scripts[script] = highlight(design["script"][:TEXT])
+        return {
+            **{key: design[key] for key in DESIGN_KEYS},
+            "script": script,
+            "error": self._text(design["error"]),
+            "call": self._call(design["call"]),
+            "executions": [self._execution(e) for e in design["executions"]],
+        }
+
+    def pack(self, trees: Iterable[Mapping[str, Any]]) -> str:
+        """Base64 of gzipped JSON, as `report.js` reads it. trees: of `Tree.to_json`."""
+        found = [
+            {
+                "id": tree["question"]["id"],
+                "question": self._text(tree["question"]["text"]),
+                "gold": self._text(tree["question"]["gold"]),
+                "designs": [self._design(design) for design in tree["designs"]],
+            }
+            for tree in trees
+        ]
+        data = {"trees": found, "texts": list(self._texts), "scripts": self._scripts}
+        packed = gzip.compress(json.dumps(data).encode(), compresslevel=9, mtime=0)
+        return base64.b64encode(packed).decode()
+
+
+def spread_out(count: int) -> list[int]:
+    """0..count-1, ends first, then middles: any beginning of it covers the whole evenly."""
+    order, gaps = [0, count - 1][:count], [(0, count - 1)]
+    for low, high in gaps:
+        if high - low > 1:
+            middle = (low + high) // 2
+            order.append(middle)
+            gaps += [(low, middle), (middle, high)]
+    return order
+
+
+def sample(run: Path) -> list[dict[str, Any]]:
+    """Packed rollouts of some steps, as many as the page has room for, in order."""
+    paths = sorted((run / "rollouts").glob("step-*.jsonl"))
+    chosen: list[dict[str, Any]] = []
+    size = 0
+    for index in spread_out(len(paths))[:STEPS]:
+        with paths[index].open(encoding="utf-8") as file:
+            data = Packer().pack(json.loads(line) for line in file)
+        if chosen and size + len(data) > BUDGET:
+            break
+        size += len(data)
+        label = f"step {int(paths[index].stem.removeprefix('step-'))}"
+        chosen.append({"label": label, "data": data})
+    return sorted(chosen, key=lambda step: int(step["label"][5:]))
+
+
+def _of(lines: Sequence[Mapping[str, Any]], key: str, inner: str) -> list[Any]:
+    return [(line.get(key) or {}).get(inner) for line in lines]
+
+
+def figures(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every chart of the training, in order: section, title, SVG."""
+    steps = [line["step"] for line in lines]
+    roles = [line["role"] for line in lines]
+    both = ("designer", "executor")
+
+    def curve(title: str, series: Mapping[str, Any], top: float | None = None) -> Markup:
+        return Markup(charts.lines(title, steps, roles, series, top))
+
+    def stacked(title: str, key: str, share: bool = False) -> Markup:
+        names = list(dict.fromkeys(name for line in lines for name in line.get(key) or {}))
+        series = {n: [v or 0.0 for v in _of(lines, key, n)] for n in names}
+        return Markup(charts.stack(title, steps, series, share))
+
+    def share(role: str) -> list[float | None]:
+        groups = [g or {"total": 0, "signal": 0} for g in _of(lines, "groups", role)]
+        return [g["signal"] / g["total"] if g["total"] else None for g in groups]
+
+    def pairs(key: str) -> dict[str, list[Any]]:
+        return {role: _of(lines, key, role) for role in both}
+
+    correct = {"correct": [line.get("correct") for line in lines]}
+    correct["valid scripts"] = [line.get("valid_scripts") for line in lines]
+    spread = {"within a design": "intra", "between designs": "inter"}
+    charts_of = {
+        "Learning": {
+            "Correct executions, valid scripts": lambda t: curve(t, correct, 1),
+            "Reward": lambda t: curve(t, pairs("reward")),
+        },
+        "Outcomes and patterns": {
+            "Outcomes of executions": lambda t: stacked(t, "outcomes", True),
+            "Patterns of designs": lambda t: stacked(t, "patterns", True),
+        },
+        "Health of the signal": {
+            "Groups with signal": lambda t: curve(t, {r: share(r) for r in both}, 1.02),
+            "Spread of rewards": lambda t: curve(
+                t, {label: _of(lines, "spread", key) for label, key in spread.items()}
+            ),
+            "Truncated completions": lambda t: curve(t, pairs("truncated")),
+            "Completion length in tokens": lambda t: curve(t, pairs("completion_length")),
+        },
+        "Cost": {
+            "Seconds a step, by phase": lambda t: stacked(t, "seconds"),
+            "Tokens a step": lambda t: stacked(t, "tokens"),
+        },
+    }
+    return [
+        {"name": section, "charts": [{"title": t, "svg": draw(t)} for t, draw in made.items()]}
+        for section, made in charts_of.items()
+    ]
+
+
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("mxa_lite")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+
+
+def page(**parts: Any) -> str:
+    """The page as text. A policy in it forbids the network and every script but our own."""
+    folder = files("mxa_lite") / "templates"
+    script, style = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("js", "css"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    given = {"steps": [], "sections": [], "evaluation": {}, "swap": {}, "recipe": "", "note": ""}
+    given |= {"headline": {}, "ask": None, "version": "", "opened": False} | parts
+    page = _environment().get_template("report.html.j2")
+    return page.render(script=Markup(script), style=Markup(style), digest=digest, **given)
+
+
+def version(run: Path) -> str:
+    """Changes whenever something that the report shows has changed."""
+    names = ("metrics.jsonl", "eval.json", "summary.json")
+    return "-".join(str((run / n).stat().st_size) for n in names if (run / n).is_file()) or "0"
+
+
+def render(run: Path, **parts: Any) -> str:
+    """The report of a run folder as HTML; missing or unfinished parts are left out."""
+    folder = RunFolder(run)
+    lines = folder.read_metrics()
+    results = folder.read_json("eval.json")
+    stored = run / "recipe.yaml"
+    text = stored.read_text("utf-8") if stored.is_file() else ""
+    recipe = yaml.safe_load(text) or {}
+    wanted = (recipe.get("train") or {}).get("steps")
+    summary = folder.read_json("summary.json")
+    mode = "single" if recipe.get("method") == "single_agent" else "designed"
+    done = lines[-1]["step"] if lines else 0
+    headline = {when: (results.get(when) or {}).get(mode) for when in ("cold", "final")}
+    return page(
+        title=run.resolve().name,
+        headline=headline,
+        note="" if summary else f"not finished: {done} of {wanted or '?'} steps",
+        steps=sample(run),
+        sections=figures(lines) if lines else [],
+        evaluation={name: results[name] for name in ("cold", "final") if results.get(name)},
+        swap=results.get("swap") or {},
+        recipe=text,
+        version=version(run),
+        **parts,
+    )
+
+
+def build(run: Path) -> Path:
+    """Write `report.html` into the run folder."""
+    RunFolder(run).write("report.html", render(run))
+    return run / "report.html"

@@ -1,0 +1,235 @@
+"use strict";
+// The browser of rollouts. Text of models enters the page through textContent only.
+const SVG = "http://www.w3.org/2000/svg";
+const WIDTH = 132, HEIGHT = 40, GAP = 14, PAD = 10, HEAD = 20, DRAWN = 80;
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+function shape(name, attributes, text) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+const tag = (text, style = "") => element("span", { class: "tag " + style }, String(text));
+const number = (value) => (value === null ? "" : value.toFixed(2));
+const cut = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
+
+function advantage(value) {
+  const sign = value > 0 ? "plus" : value < 0 ? "minus" : "";
+  return tag("advantage " + (value > 0 ? "+" : "") + number(value), sign);
+}
+
+// A fold whose content is made when it is first opened.
+function fold(kind, summary, fill) {
+  const made = element("details", { "data-kind": kind }, element("summary", {}, ...summary));
+  made.fill = () => {
+    if (!made.filled) fill((...children) => made.append(...children.filter((c) => c !== null)));
+    made.filled = true;
+  };
+  made.addEventListener("toggle", () => made.open && made.fill());
+  return made;
+}
+
+function open(made) {
+  made.open = true;
+  made.fill();
+  return made;
+}
+
+async function unpack(packed) {
+  const bytes = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+// Lays boxes out: what a node was shown stands above it, members of one round side by side,
+// children inside the node that visited them. Returns the width and height taken.
+function layout(box) {
+  if (!box.children.length) return Object.assign(box, { w: WIDTH, h: HEIGHT });
+  const level = new Map();
+  const rank = (child, seen) => {
+    if (level.has(child)) return level.get(child);
+    if (seen.has(child)) return 0;
+    seen.add(child);
+    const above = box.children.filter((c) => c !== child && child.parents.includes(c.path));
+    const found = above.length ? 1 + Math.max(...above.map((c) => rank(c, seen))) : 0;
+    level.set(child, found);
+    return found;
+  };
+  const rows = [];
+  for (const child of box.children) (rows[rank(child, new Set())] ??= []).push(layout(child));
+  let y = box.path === null ? 0 : HEAD;
+  let w = box.path === null ? 0 : WIDTH;
+  for (const row of rows.filter(Boolean)) {
+    y += GAP;
+    let x = PAD;
+    for (const child of row) {
+      Object.assign(child, { x, y });
+      x += child.w + GAP;
+    }
+    w = Math.max(w, x - GAP + PAD);
+    y += Math.max(...row.map((child) => child.h));
+  }
+  for (const row of rows.filter(Boolean)) {
+    const last = row[row.length - 1];
+    const shift = (w - PAD - last.x - last.w) / 2;
+    for (const child of row) child.x += shift;
+  }
+  return Object.assign(box, { w, h: y + PAD });
+}
+
+function graph(nodes, text, choose) {
+  const root = { path: null, children: [], parents: [] };
+  const known = new Map();
+  for (const node of nodes.slice(0, DRAWN)) {
+    if (typeof node.path === "string" && !known.has(node.path)) {
+      known.set(node.path, { ...node, parents: [].concat(node.parents ?? []), children: [] });
+    }
+  }
+  const order = (a, b) => a.path.localeCompare(b.path, "en", { numeric: true });
+  for (const box of [...known.values()].sort(order)) {
+    const above = known.get(box.path.slice(0, Math.max(0, box.path.lastIndexOf("."))));
+    (above ?? root).children.push(box);
+  }
+  layout(root);
+  const drawing = shape("svg", { width: root.w, height: root.h, role: "img", "aria-label": "workflow" });
+  const places = new Map();
+  const draw = (box, x, y) => {
+    places.set(box.path, { x, y, w: box.w, h: box.h });
+    const style = box.error ? "failed" : box.children.length ? "group" : "";
+    const group = shape("g", { tabindex: 0 });
+    group.append(
+      shape("title", {}, `${box.name} (${box.kind})\n${box.error ?? text(box.output)}`),
+      shape("rect", { x, y, width: box.w, height: box.h, rx: 5, class: style }),
+      shape("text", { x: x + 8, y: y + 16 }, cut(String(box.name), 17)),
+      shape("text", { x: box.children.length ? x + box.w - 8 : x + 8, y: y + (box.children.length ? 16 : 31),
+        class: "sub", "text-anchor": box.children.length ? "end" : "start" }, cut(String(box.kind), 18)),
+    );
+    group.addEventListener("click", () => choose(box.path));
+    group.addEventListener("keydown", (event) => event.key === "Enter" && choose(box.path));
+    drawing.append(group);
+    for (const child of box.children) draw(child, x + child.x, y + child.y);
+  };
+  for (const box of root.children) draw(box, box.x, box.y);
+  for (const box of known.values()) {
+    const to = places.get(box.path);
+    for (const parent of new Set(box.parents)) {
+      const from = places.get(parent);
+      if (!from || !to || from.y + from.h > to.y) continue;
+      const [x1, y1, x2, y2] = [from.x + from.w / 2, from.y + from.h, to.x + to.w / 2, to.y];
+      const middle = (y1 + y2) / 2;
+      drawing.append(shape("path", { d: `M${x1},${y1} C${x1},${middle} ${x2},${middle} ${x2},${y2}` }));
+      drawing.append(shape("path", { d: `M${x2 - 4},${y2 - 6} L${x2},${y2} L${x2 + 4},${y2 - 6}` }));
+    }
+  }
+  return element("div", { class: "graph" }, drawing);
+}
+
+function browse(step, data) {
+  const text = (index) => (index === null || index === undefined ? "" : data.texts[index]);
+  const said = (who, content) => [element("div", { class: "who" }, who), element("pre", {}, content)];
+
+  function script(index) {
+    const made = element("pre", { class: "script" });
+    for (const [style, part] of data.scripts[index] ?? [["", text(index)]]) {
+      made.append(style ? element("span", { class: style }, part) : part);
+    }
+    return made;
+  }
+
+  function call(made, label) {
+    const notes = [made.truncated && "truncated", made.prompt_cut && "prompt cut"].filter(Boolean);
+    const summary = [label, tag(`${made.tokens[0]} + ${made.tokens[1]} tokens`), advantage(made.advantage)];
+    return fold("call", [...summary, ...notes.map((note) => tag(note, "bad"))], (add) => {
+      for (const [role, content] of made.messages) add(...said(role, text(content)));
+      add(...said("reply", text(made.reply)));
+    });
+  }
+
+  function execution(made, index) {
+    const right = made.correct >= 1;
+    const answer = made.answer === null ? "no answer" : "answer " + cut(text(made.answer), 60);
+    const summary = [`execution ${index + 1}: ${answer}`, tag(made.outcome, made.outcome === "ok" ? "" : "bad"),
+      tag(right ? "correct" : "wrong", right ? "good" : "bad"), tag("reward " + number(made.reward)),
+      tag("format " + number(made.format))];
+    return fold("execution", summary, (add) => {
+      const calls = made.calls.map((c, i) => call(c, `call ${i + 1}: ${c.agent} (${c.path})`));
+      const choose = (path) => {
+        const found = calls.filter((_, i) => (made.calls[i].path + ".").startsWith(path + "."));
+        found.forEach(open);
+        found[0]?.scrollIntoView({ block: "nearest" });
+      };
+      if (made.nodes.length) add(graph(made.nodes, text, choose));
+      if (made.error !== null) add(...said("error", text(made.error)));
+      add(...calls);
+      if (made.answer !== null) add(...said("answer", text(made.answer)));
+      if (made.stdout !== null) add(...said("printed", text(made.stdout)));
+      if (made.stderr !== null) add(...said("standard error", text(made.stderr)));
+    });
+  }
+
+  function design(made, index) {
+    const summary = [`design ${index + 1}`, tag(made.pattern), tag("reward " + number(made.reward)),
+      advantage(made.call.advantage)];
+    if (made.outcome) summary.push(tag(made.outcome, "bad"));
+    return fold("design", summary, (add) => {
+      if (made.error !== null) add(...said("error", text(made.error)));
+      if (made.script !== null) add(script(made.script));
+      if (made.call.messages.length) add(call(made.call, "the designer's call"));
+      add(...made.executions.map(execution));
+    });
+  }
+
+  return data.trees.map((tree) => {
+    const mean = tree.designs.reduce((sum, d) => sum + d.reward, 0) / Math.max(1, tree.designs.length);
+    return fold("question", [cut(text(tree.question), 110), tag("mean reward " + number(mean))], (add) => {
+      add(...said("question " + tree.id, text(tree.question)));
+      if (tree.gold !== null) add(...said("right answer", text(tree.gold)));
+      add(...tree.designs.map(design));
+    });
+  });
+}
+
+// "#3/0/1/2" opens question 0, design 1, execution 2 of the third entry of the list of steps.
+async function show(step, path) {
+  const blobs = document.querySelectorAll("script.rollout");
+  const browser = document.getElementById("browser");
+  if (!blobs[step]) return;
+  browser.replaceChildren(...browse(step, await unpack(blobs[step].textContent)));
+  let place = browser;
+  for (const [level, index] of path.entries()) {
+    const kind = ["question", "design", "execution", "call"][level];
+    const next = place.querySelectorAll(`:scope > [data-kind=${kind}]`)[index];
+    if (!next) break;
+    place = open(next);
+  }
+  if (path.length) place.scrollIntoView({ block: "start" });
+}
+
+async function start() {
+  const chooser = document.getElementById("step");
+  if (chooser) {
+    const [step, ...path] = location.hash.slice(1).split("/").filter(Boolean).map(Number);
+    const opened = document.getElementById("rollouts").dataset.opened ? [0, 0, 0] : [];
+    chooser.selectedIndex = step ? step - 1 : chooser.options.length - 1;
+    chooser.addEventListener("change", () => show(chooser.selectedIndex, []));
+    await show(chooser.selectedIndex, step ? path : opened);
+  }
+  if (!document.body.dataset.live) return;
+  setInterval(async () => {
+    const answer = await fetch("version").catch(() => null);
+    const now = answer?.ok ? await answer.text() : null;
+    if (now === null || now === document.body.dataset.version) return;
+    const busy = document.getElementById("question").value || document.querySelector("details[open]");
+    if (busy) document.getElementById("news").hidden = false;
+    else location.reload();
+  }, 5000);
+}
+start();
