@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import math
 import os
 import platform
@@ -173,7 +174,10 @@ def _one_of(offset: int, values: list[int], found: _Step, other: _Step) -> list[
     return [_load(offset), *tests, other, found]
 
 
-def _rules(pid: int) -> dict[str, list[_Step]]:
+_OWN_PID = 0x5E1F5E1F  # stands for the child's number until that is known
+
+
+def _rules() -> dict[str, list[_Step]]:
     """Calls whose arguments decide. Every list ends in an answer on all its ways."""
     threads_only = [_load(16), (0x45, 0, 1, 0x10000), (0x45, 0, 1, 0x7E020080), _EPERM, _ALLOW]
     # asyncio wakes itself through a stream pair; a datagram pair could send to any address
@@ -182,10 +186,10 @@ def _rules(pid: int) -> dict[str, list[_Step]]:
     return {
         "clone": threads_only,
         "clone3": [_ENOSYS],  # its flags are behind a pointer; the C library then uses clone
-        "kill": _one_of(16, [pid], _ALLOW, _EPERM),
-        "tgkill": _one_of(16, [pid], _ALLOW, _EPERM),
+        "kill": _one_of(16, [_OWN_PID], _ALLOW, _EPERM),
+        "tgkill": _one_of(16, [_OWN_PID], _ALLOW, _EPERM),
         "prctl": _one_of(16, [15, 16, 0x53564D41], _ALLOW, _EPERM),  # names of threads and memory
-        "prlimit64": _one_of(16, [0, pid], _ALLOW, _EPERM),
+        "prlimit64": _one_of(16, [0, _OWN_PID], _ALLOW, _EPERM),
         "fcntl": _one_of(24, [8, 10, 15, 1026], _EPERM, _ALLOW),  # signals by file events
         "ioctl": _one_of(24, harmless_ioctl, _ALLOW, _refuse(errno.ENOTTY)),
         "socketpair": [_load(16), (0x15, 1, 0, 1), _EPERM, *stream],
@@ -193,21 +197,21 @@ def _rules(pid: int) -> dict[str, list[_Step]]:
     }
 
 
-def _filter(pid: int) -> bytes:
+@functools.cache
+def _filter() -> bytes:
     denied = sorted(_table(_DENIED).values())
     steps = [_load(4), (0x15, 1, 0, _AUDIT_ARCH), _KILL, _load(0)]
     steps += [(0x35, 0, 1, _FIRST_UNKNOWN), _ENOSYS]
     steps += [(0x15, len(denied) - i, 0, number) for i, number in enumerate(denied)]
     steps += [(0x05, 0, 0, 1), _EPERM]
-    for name, body in _rules(pid).items():
+    for name, body in _rules().items():
         steps += [(0x15, 0, len(body), _NR[name]), *body]
     return b"".join(struct.pack("=HBBI", *step) for step in [*steps, _ALLOW])
 
 
 def _enter_seccomp() -> None:
-    code = ctypes.create_string_buffer(_filter(os.getpid())) if _COLUMN else None
-    if code is None:
-        raise OSError(errno.ENOSYS, "seccomp filter for this system")
+    steps = _filter().replace(struct.pack("=I", _OWN_PID), struct.pack("=I", os.getpid()))
+    code = ctypes.create_string_buffer(steps, len(steps))
     program = struct.pack("@HP", len(code) // 8, ctypes.addressof(code))
     _syscall("seccomp", 1, 4, program)  # 4: no speculation penalty where a kernel would add one
 
@@ -253,7 +257,7 @@ class Confiner:
         with contextlib.suppress(OSError):
             self.landlock = _syscall("landlock_create_ruleset", None, 0, 1) if wanted >= 1 else 0
         self._readable = _readable() if self.landlock else []
-        self.seccomp = wanted >= 2 and _trial(_enter_seccomp)
+        self.seccomp = wanted >= 2 and bool(_COLUMN and _filter()) and _trial(_enter_seccomp)
         parts = [True, self.landlock > 0, self.seccomp, self.namespaces, False]
         self.level = LEVELS[parts.index(False) - 1]
 

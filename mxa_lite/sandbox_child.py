@@ -238,11 +238,8 @@ def _run_program(source: str, stdin: str) -> None:
     exec(compile(source, "program.py", "exec"), module.__dict__)
 
 
-def _prepare(folder: str) -> None:
-    """What a script finds: own folder, clean environment, unbuffered lines, `exit` and `quit`."""
-    os.environ.clear()
-    os.environ.update(HOME=folder, TMPDIR=folder, PATH="/usr/bin:/bin", LC_ALL="C.UTF-8")
-    tempfile.tempdir = None  # the server's
+def prepare() -> None:
+    """In the server, before the fork: streams written line by line, `exit` and `quit`."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         errors = "backslashreplace" if number else "replace"
         stream = os.fdopen(number, "w" if number else "r", 1, "utf-8", errors, closefd=False)
@@ -262,9 +259,10 @@ def _complain(crash: BaseException) -> str:
 
 def main(folder: str) -> None:
     """Reads the job, runs it, reports its end; never returns."""
+    os.environ.update(HOME=folder, TMPDIR=folder)
+    tempfile.tempdir = None  # the server's
     client = Client()
     job = client._read_line()
-    _prepare(folder)
     error: str | None = None
     status = 0
     try:

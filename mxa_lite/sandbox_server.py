@@ -102,7 +102,10 @@ class Server:
     """Forks and reaps; one loop, one thread."""
 
     def __init__(self, control: socket.socket, at_most: str) -> None:
-        from mxa_lite import confine
+        from mxa_lite import confine, sandbox_child
+
+        sandbox_child.prepare()
+        self._main = sandbox_child.main
 
         self._control = control
         self._parent = os.getppid()
@@ -184,9 +187,7 @@ class Server:
                 os.chdir(folder)
                 self._confiner.enter(folder, limits, tasks)
                 os.closerange(4, 1024)
-                from mxa_lite import sandbox_child
-
-                sandbox_child.main(folder)
+                self._main(folder)
             except BaseException:  # nothing may come back into the server's loop
                 traceback.print_exc()
             finally:
@@ -254,6 +255,8 @@ def main() -> None:
     sys.path.pop(0)
     threading.stack_size(1 << 20)  # so that a few hundred threads fit into the memory limit
     server = Server(control, sys.argv[2])
+    for name in ("PYTHONHASHSEED", "MALLOC_ARENA_MAX"):  # read at start; not for scripts
+        del os.environ[name]
     gc.freeze()  # a collection in a child leaves the shared pages alone
     server.run()
 
