@@ -262,11 +262,12 @@ class WorkflowNode:
 def visit(node: WorkflowNode, context: Context, frame: Frame | None = None) -> Message:
     """Runs a node in a frame of its own and records it; raises what it raises."""
     frame = frame or current_frame().child(node)
+    parents = [*context.metadata.get("parents", ()), *_paths(context.shown())]
     record: Data = {
         "name": node.name,
         "kind": node.kind or type(node).__name__.removesuffix("Node").lower(),
         "path": frame.path,
-        "parents": [*context.metadata.get("parents", ()), *_paths(context.shown())],
+        "parents": list(dict.fromkeys(parents)),
         "output": None,
         "error": None,
     }

@@ -29,7 +29,7 @@ from mxa_lite.mas_core import (
 CODE_TOOLS = ("python", "execute_code")
 _PLACE = re.compile(r"(?<!\w)\{(\w+)\}")  # not the braces of \boxed{answer}
 _SYNONYMS = {"response": "solution", "answer": "solution", "reflection": "critique"}
-_NEGATIVE = r"\b(?:NOT|NO|NEVER|CANNOT|HARDLY|PARTLY|PARTIALLY|INCORRECT\w*|WRONG)\b|N.T\b"
+_NEGATIVE = r"\b(?:NOT|NO|NEVER|CANNOT|HARDLY|PARTLY|PARTIALLY|INCORRECT\w*|WRONG)\b|N['\u2019]T\b"
 
 
 def python_tool(code: str, *args: Any, **kwargs: Any) -> str:
@@ -85,12 +85,15 @@ class ToolRegistry:
             raise ValueError(f"unknown tool {name}, there is {', '.join(self.tools)}")
         return self.tools[name]["func"](**arguments)
 
+    def arguments(self, name: str) -> list[str]:
+        """The names of a tool's arguments."""
+        return list(self.tools[name]["schema"]["parameters"].get("properties", {}))
+
     def prompt(self) -> str:
         """What an agent is told of its tools: names with arguments, descriptions."""
         listed = []
         for name, tool in self.tools.items():
-            parameters = tool["schema"]["parameters"]
-            arguments = ", ".join(parameters.get("properties", parameters))
+            arguments = ", ".join(self.arguments(name))
             listed.append((f"{name}({arguments})", tool["schema"]["description"]))
         return prompts.tools(listed)
 
@@ -158,8 +161,9 @@ class AgentNode(WorkflowNode):
     def _use(self, name: str, text: str) -> str:
         """A tool's result as text for the model, also when the request or the tool is broken."""
         try:
-            arguments: Any = {"code": text}
-            if not name:
+            if name:
+                arguments: Any = {next(iter(self.tool_registry.arguments(name)), "code"): text}
+            else:
                 request = json.loads(text, strict=False)
                 name = str(request["name"])
                 arguments = request.get("arguments", request.get("parameters", {}))
@@ -281,7 +285,7 @@ class ReflectionNode(WorkflowNode):
         self,
         name: str,
         agent: WorkflowNode,
-        critic_agent: WorkflowNode | None = None,
+        critic_agent: WorkflowNode | int | None = None,
         num_iterations: int = 2,
         reflection_prompt: str | None = None,
         refinement_prompt: str | None = None,
@@ -289,6 +293,8 @@ class ReflectionNode(WorkflowNode):
         **kwargs: Any,
     ) -> None:
         super().__init__(name, **kwargs)
+        if isinstance(critic_agent, int):  # the paper's order of arguments
+            num_iterations, critic_agent = critic_agent, None
         self.agent = agent
         self.critic_agent = critic_agent or agent
         self.num_iterations = num_iterations
