@@ -29,6 +29,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from mxa_lite.confine import LEVELS
+from mxa_lite.errors import RunError
 from mxa_lite.sandbox_child import MAX_LINE, path_key
 from mxa_lite.sandbox_run import CallRequest, CodeResult, Ended, Job, Limits, Run, ToolRequest
 from mxa_lite.tree import Outcome
@@ -40,7 +41,7 @@ _YOUNG = 0.05  # seconds in which a script that computes holds back the start of
 _AWAY = 1.0  # seconds at most that are charged for a time in which nobody polls
 
 
-class SandboxError(Exception):
+class SandboxError(RunError):
     """The demanded level is not to be had, or the server does not start."""
 
 
