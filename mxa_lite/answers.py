@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from fractions import Fraction
 
 _BRACES = re.compile(r"(\\boxed\s*\{)|\\[{}]|([{}])")
@@ -124,7 +125,9 @@ def value(text: str) -> Fraction | str:
 def program(text: str) -> str:
     """A program without what does not change it: comments, blank lines, layout."""
     try:
-        return ast.dump(ast.parse(text))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd escapes in a model's program
+            return ast.dump(ast.parse(text))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "\n".join(line.strip() for line in text.splitlines() if line.strip())
 

@@ -110,7 +110,6 @@ class _Cost:
 
     calls: int = 0
     count: int = 0
-    first: int = 0
 
 
 class _Reader:
@@ -133,10 +132,11 @@ class _Reader:
             elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
                 self.names[node.name] = None
             elif isinstance(node, ast.For):
-                whole = not any(isinstance(part, (ast.Break, ast.Continue)) for part in parts)
-                before, times = self.calls, self._times(node.iter)
+                cut = any(isinstance(part, (ast.Break, ast.Continue)) for part in parts)
+                times = 0 if cut else self._times(node.iter)
+                before = self.calls
                 self.block(node.body)
-                self.calls = before + (self.calls - before) * times * whole
+                self.calls = before + (self.calls - before) * times
                 self.names |= dict.fromkeys(stored)
 
     def _times(self, node: ast.expr) -> int:
@@ -157,17 +157,18 @@ class _Reader:
             return self._call(node)
         if isinstance(node, (ast.List, ast.Tuple)):
             costs = [_calls(self.value(item)) for item in node.elts]
-            return _Cost(sum(costs), len(costs), costs[0] if costs else 0)
+            return _Cost(sum(costs), len(costs))
         if isinstance(node, ast.BinOp):
             left, right = self.value(node.left), self.value(node.right)
             if isinstance(left, _Cost) and isinstance(right, int) and isinstance(node.op, ast.Mult):
                 times = min(max(right, 0), _MANY)
-                return _Cost(left.calls * times, left.count * times, left.first)
-        elif isinstance(node, ast.ListComp) and not node.generators[0].ifs:
-            before, times = self.calls, self._times(node.generators[0].iter)
-            cost = _calls(self.value(node.elt)) * (len(node.generators) == 1)
-            self.calls = before + (self.calls - before) * times * (len(node.generators) == 1)
-            return _Cost(cost * times, times, cost)
+                return _Cost(left.calls * times, left.count * times)
+        elif isinstance(node, ast.ListComp):
+            loop, *more = node.generators
+            times = 0 if loop.ifs or more else self._times(loop.iter)
+            before, cost = self.calls, _calls(self.value(node.elt))
+            self.calls = before + (self.calls - before) * times
+            return _Cost(cost * times, times)
         return None
 
     def _call(self, node: ast.Call) -> Any:

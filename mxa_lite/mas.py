@@ -11,10 +11,9 @@ import random
 import subprocess
 import sys
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mxa_lite.mas_core import (
-    Client,
     Context,
     Message,
     MessageType,
@@ -33,6 +32,9 @@ from mxa_lite.mas_nodes import (
     ToolRegistry,
     python_tool,
 )
+
+if TYPE_CHECKING:
+    from mxa_lite.sandbox_child import Client
 
 question = ""  # set for each run
 Agent, Ensemble, Debate = AgentNode, EnsembleNode, DebateNode

@@ -13,9 +13,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mxa_lite import answers, prompts
+
+if TYPE_CHECKING:
+    from mxa_lite.sandbox_child import Client
 
 Data = dict[str, Any]
 
@@ -26,18 +29,6 @@ class BudgetError(BaseException):
 
 class NodeError(RuntimeError):
     """A node inside a container failed; its text is the inner error's."""
-
-
-class Client(Protocol):
-    """The way to the parent; `spawn` runs jobs in threads: results or exceptions, in order."""
-
-    def call(
-        self, agent: str, path: str, number: int, messages: list[Data], temperature: float | None
-    ) -> str: ...
-    def tool(self, name: str, code: str) -> str: ...
-    def node(self, record: Data) -> None: ...
-    def answer(self, message: str) -> None: ...
-    def spawn(self, jobs: list[Callable[[], Any]]) -> list[Any]: ...
 
 
 class MessageType(Enum):

@@ -129,7 +129,7 @@ class AgentNode(WorkflowNode):
         **kwargs: Any,
     ) -> None:
         super().__init__(name, **kwargs)
-        self.system_prompt = system_prompt
+        self.system_prompt = str(system_prompt or "")
         self.tool_registry = tool_registry or ToolRegistry()
         self.max_turns = max(max_turns, 1)
         self.temperature = temperature
