@@ -91,6 +91,32 @@ def plan(recipe: str, vram: float, sets: tuple[str, ...], as_json: bool) -> None
 
 
 @cli.command()
+@click.argument("file", type=FILE)
+@json_option
+def grade(file: Path, as_json: bool) -> None:
+    """Verdicts for lines {"task", "gold" or "tests", "answer"} of a JSONL file."""
+    with console.stdout_for_json(as_json):
+        from mxa_lite.graders import grade_file
+
+        verdicts = grade_file(file)
+    if as_json:
+        console.print_json({"verdicts": verdicts})
+    else:
+        for number, verdict in enumerate(verdicts, 1):
+            click.echo(f"{number}: {'correct' if verdict else 'wrong'}")
+
+
+@cli.command()
+@click.argument("run", type=FOLDER)
+def report(run: Path) -> None:
+    """Rebuild a run's report.html."""
+    console.stored_recipe(run)
+    from mxa_lite.report import build
+
+    click.echo(build(run))
+
+
+@cli.command()
 def doctor() -> None:
     """Versions, device, dtype and why, sandbox level."""
     from mxa_lite.doctor import report

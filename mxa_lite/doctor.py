@@ -6,8 +6,10 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+from mxa_lite import __version__
+
 PACKAGES = (
-    "mxa-lite", "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets",
+    "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets",
     "unsloth", "triton", "math-verify", "click", "pydantic",
 )  # fmt: skip
 
@@ -15,7 +17,7 @@ PACKAGES = (
 def versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """Installed versions, read from their metadata without importing anything; absent ones left
     out."""
-    found = {"python": platform.python_version()}
+    found = {"mxa-lite": __version__, "python": platform.python_version()}
     for name in names:
         try:
             found[name] = version(name)
@@ -57,13 +59,27 @@ def _device_rows() -> tuple[list[str], bool]:
     ], cuda
 
 
+def _sandbox_rows() -> list[str]:
+    from mxa_lite.confine import COVERS, LEVELS
+    from mxa_lite.sandbox import Limits, Sandbox
+
+    with Sandbox(Limits(), LEVELS[0]) as sandbox:
+        reached = LEVELS.index(sandbox.level)
+    rows = [
+        _row("sandbox", f"{LEVELS[reached]} (of {', '.join(LEVELS)}). What it covers:")
+    ]
+    for what, level in COVERS:
+        rows.append(f"  {'yes' if LEVELS.index(level) <= reached else 'NO':<4}{what}")
+    return rows
+
+
 def report() -> list[str]:
     """The lines of `mxa-lite doctor`."""
     found = versions()
     lines = [_row(name, number) for name, number in found.items()]
     lines.append(_row("platform", f"{sys.platform} {platform.machine()}"))
     devices, cuda = _device_rows()
-    lines += devices
+    lines += devices + _sandbox_rows()
     steps = missing_for_gpu(found, cuda)
     lines.append("missing for a GPU run:" if steps else "nothing is missing for a GPU run")
     return lines + [f"  - {step}" for step in steps]

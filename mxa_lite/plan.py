@@ -10,8 +10,8 @@ optimizer    fp32 gradients of the learning role(s); two fp32 moments (8-bit: tw
 activations  T tokens, T = the largest micro-batch (a trajectory is never split): the input of
              every block (gradient checkpointing) and everything inside one block; without
              checkpointing everything inside all blocks
-logits       the vocabulary in the dtype, fp32 and its gradient, for the completion tokens of the
-             micro-batch; TRL's and Unsloth's losses on a GPU hold one chunk of them
+logits       the vocabulary in the dtype and four fp32 copies, for every completion token of the
+             micro-batch; Unsloth's loss holds one chunk of them, in two copies
 kv_cache     2 * layers * kv_heads * head_dim * dtype, for every token of a generation batch
 sampling     three fp32 copies of the vocabulary per row, or what the prefill of the longest
              prompts needs beyond the cache: it runs before the cache is full
@@ -116,9 +116,9 @@ def _block_bytes(shape: Shape, b: int) -> int:
     """What autograd keeps of one block, per token: norms, projections, rotary, MLP, LoRA inputs."""
     h, i = shape.hidden, shape.intermediate
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    kept = b * (6 * h + 2 * (q + 2 * kv) + q + 4 * i) + 4 * 2 * h
-    lora_inputs = 4 * (2 * h + q + i) if b < 4 else 0  # PEFT casts them to the adapter's fp32
-    return kept + lora_inputs
+    kept = b * (5 * h + 2 * q + 2 * kv + 4 * i)
+    casts = 4 * (4 * h + q + i) if b < 4 else 0  # norms in fp32; PEFT casts LoRA's inputs to it
+    return kept + casts
 
 
 def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict[str, int]:
@@ -136,21 +136,23 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
     block = _block_bytes(shape, b)
     saved = shape.layers * shape.hidden * b
     logit_tokens = max(longest, budget // longest * longest)
+    copies = b + 4 * 4
     if gpu and recipe.model.loader != "plain":
-        logit_tokens = min(LOGIT_CHUNK, logit_tokens)
+        logit_tokens, copies = min(LOGIT_CHUNK, logit_tokens), b + 2 * 4
     cache = max(recipe.generation_tokens, recipe.model.max_length)
     executions = recipe.train.questions * recipe.rollout.designs * recipe.rollout.executions
     shortest = min(lengths.designer, lengths.executor)
     rows = min(max(1, cache // shortest), executions)
     per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * b
     prompts = cache * (1 - shortest / recipe.model.max_length)  # at most, the rest is reserved
-    prefill = int(prompts * (per_token + b * (2 * shape.intermediate + 2 * shape.hidden)))
+    inside = b * (3 * shape.intermediate + 7 * shape.hidden) + (4 * shape.intermediate) * (b < 4)
+    prefill = int(prompts * (per_token + inside))
     return {
         "weights": int(linear * per_weight + table * b),
         "adapters": 4 * lora,
         "optimizer": (4 if both else 2) * lora + moments * lora,
         "activations": tokens * (saved + block if gpu else shape.layers * block),
-        "logits": logit_tokens * shape.vocab * (b + 4 + 4),
+        "logits": logit_tokens * shape.vocab * copies,
         "kv_cache": cache * per_token,
         "sampling": max(rows * shape.vocab * 4 * 3, prefill - cache * per_token),
         "overhead": OVERHEAD if gpu else 0,

@@ -259,8 +259,6 @@ def check_data(recipe: Recipe, where: str) -> None:
         if task.name and task.name.lower().endswith(DATA_SUFFIXES):
             wanted.append((f"{key}.name", task.name))
     if recipe.cold_start.method == "data":
-        if recipe.cold_start.data is None:
-            raise RecipeError(f"{where}: cold_start.method is data, so cold_start.data must be set")
         wanted.append(("cold_start.data", recipe.cold_start.data))
     for key, path in wanted:
         if path is not None and not Path(path).expanduser().is_file():

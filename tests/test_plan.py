@@ -47,9 +47,9 @@ def test_shared_adapters_and_coupled_mode_change_the_adapters_cost():
 
 
 def test_a_plan_that_does_not_fit_says_what_to_lower_and_then_fits():
-    result = plan(load("paper-mixed"), 20)
+    result = plan(load("paper-mixed"), 16)
     assert not result["fits"]
-    assert plan(load("paper-mixed", result["lower_first"]), 20)["fits"]
+    assert plan(load("paper-mixed", result["lower_first"]), 16)["fits"]
 
 
 def test_memory_knobs_are_lowered_before_those_that_change_learning():

@@ -145,7 +145,7 @@ def test_a_recipe_may_not_extend_itself(write):
         (["model.name=llama"], 'an existing folder, or a Hub id "org/name"'),
         (["task.train=no.jsonl"], 'task.train: the file "no.jsonl" does not exist'),
         (["task=no.csv"], 'task.name: the file "no.csv" does not exist'),
-        (["cold_start.method=data"], "cold_start.data must be set"),
+        (["cold_start.method=data", "cold_start.data=no.jsonl"], 'file "no.jsonl" does not exist'),
     ],
 )
 def test_mistakes_on_the_command_line(sets, message):

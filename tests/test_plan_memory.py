@@ -1,0 +1,104 @@
+"""The plan's formula against live tensor bytes, traced by the allocator (not the process's RSS)."""
+
+from itertools import accumulate
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from mxa_lite import embedded, models
+from mxa_lite.plan import estimate, shape_of
+from mxa_lite.recipe_file import load
+from mxa_lite.trainer import RoleTrainer
+
+
+def held(tensors):
+    """Bytes of the distinct storages of some tensors, with the scales of 4-bit ones."""
+    storages = {}
+    for tensor in tensors:
+        state = getattr(tensor, "quant_state", None)
+        for t in [tensor] + ([state.absmax, state.state2.absmax] if state is not None else []):
+            storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
+def peak(work):
+    """Most bytes allocated at once while `work` runs, beyond what lay there before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("vocab", "hidden", "intermediate", "layers", "heads", "kv_heads"),
+    [
+        (512, 128, 384, 4, 4, 4),
+        (8192, 320, 896, 10, 5, 5),
+        (49_152, 576, 1536, 30, 9, 3),  # 135M
+    ],
+)
+def test_the_formula_is_within_a_fifth_of_live_tensor_bytes(
+    tmp_path, vocab, hidden, intermediate, layers, heads, kv_heads
+):
+    """An update of both roles and a generation on CPU: fp32, no checkpointing, plain logits."""
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab,
+            hidden_size=hidden,
+            intermediate_size=intermediate,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            tie_word_embeddings=True,
+        )
+    ).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(embedded.FOLDER).save_pretrained(tmp_path)
+    rows, prompt, new = 4, 4, 60
+    tokens = rows * (prompt + new)
+    recipe = load(
+        "arithmetic",
+        [
+            f"model.name={tmp_path}",
+            f"model.max_length={prompt + new}",
+            f"rollout.max_completion_tokens={new}",
+            f"train.tokens_per_micro_batch={tokens}",
+            f"generation_tokens={tokens}",
+        ],
+    )
+    parts = estimate(shape_of(str(tmp_path)), recipe, b=4, gpu=False)
+    policy = models.load(recipe)
+    model = policy.model
+    static = held(model.parameters())
+    assert parts["weights"] + parts["adapters"] == pytest.approx(static, rel=0.05)
+
+    optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
+    ids = torch.randint(5, vocab, (rows, prompt + new))
+    head = SimpleNamespace(temperature=1.0, _measure=lambda *_: None)
+
+    def update():
+        logps, _, _ = RoleTrainer._get_per_token_logps_and_entropies(
+            head, model, ids, torch.ones_like(ids), new
+        )
+        logps.mean().backward()
+        del logps
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for role in ("designer", "executor"):
+        policy.activate(role)
+        update()
+    moments = held(t for state in optimizer.state.values() for t in state.values())
+    updating = sum(parts[name] for name in ("optimizer", "activations", "logits"))
+    assert updating == pytest.approx(peak(update) + moments, rel=0.2)
+
+    policy.generating()
+    settings = {"max_new_tokens": new, "min_new_tokens": new, "pad_token_id": 0}
+    with torch.inference_mode():
+        model.generate(input_ids=ids[:, :prompt], max_new_tokens=1, pad_token_id=0)  # packs weights
+        generating = peak(lambda: model.generate(input_ids=ids[:, :prompt], **settings))
+    assert parts["kv_cache"] + parts["sampling"] == pytest.approx(generating, rel=0.2)
