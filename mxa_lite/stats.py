@@ -1,27 +1,75 @@
-"""Means with intervals. Every value is one question's own mean, so questions are what is drawn."""
+"""Means with intervals. Every value is one question's own mean, so questions are what is drawn.
+
+Suffixes: `_Q` one entry per question, `_SQ` one row per seed (training run) of such entries.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import comb
 
 import numpy as np
 
 RESAMPLES = 2000
+Interval = tuple[float, float, float]
 
 
-def interval(values_Q: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
+def interval(values_Q: Sequence[float], seed: int = 0) -> Interval:
     """(mean, low, high): 95 % percentile bootstrap over questions; all 0 for no questions.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
-    if not len(values_Q):
-        return 0.0, 0.0, 0.0
-    values = np.asarray(values_Q, dtype=float)
-    draws = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
-    return float(values.mean()), float(low), float(high)
+    return two_level([values_Q], seed) if len(values_Q) else (0.0, 0.0, 0.0)
 
 
-def paired(a_Q: Sequence[float], b_Q: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
+def paired(a_Q: Sequence[float], b_Q: Sequence[float], seed: int = 0) -> Interval:
     """(mean of b - a, low, high) over the same questions in the same order."""
     return interval([b - a for a, b in zip(a_Q, b_Q, strict=True)], seed)
+
+
+def _draws(
+    values: np.ndarray, rng: np.random.Generator, questions: np.ndarray, seeds: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of every resample, and the seeds drawn. Shapes: (S, Q), (R, Q) -> (R,), (R, S)."""
+    if seeds is None:
+        seeds = rng.integers(0, len(values), (RESAMPLES, len(values)))
+    pairs = zip(seeds, questions, strict=True)
+    return np.array([values[np.ix_(s, q)].mean() for s, q in pairs]), seeds
+
+
+def two_level(
+    values_SQ: Sequence[Sequence[float]],
+    seed: int = 0,
+    minus_SQ: Sequence[Sequence[float]] | None = None,
+    same_seeds: bool = False,
+) -> Interval:
+    """(mean, low, high): bootstrap that draws seeds, and questions, anew in every resample.
+
+    All seeds answered the same questions, so one draw of questions serves them all. minus_SQ: the
+    mean of the difference to it; same questions, and its seeds are drawn apart unless
+    `same_seeds`, which says that row i of both is one seed. With few seeds the interval is rough.
+    Source: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.
+    """
+    values = np.asarray(values_SQ, dtype=float)
+    rng = np.random.default_rng(seed)
+    questions = rng.integers(0, values.shape[1], (RESAMPLES, values.shape[1]))
+    means, seeds = _draws(values, rng, questions, None)
+    centre = values.mean()
+    if minus_SQ is not None:
+        minus = np.asarray(minus_SQ, dtype=float)
+        if minus.shape[1] != values.shape[1] or (same_seeds and len(minus) != len(values)):
+            raise ValueError(f"shapes {values.shape} and {minus.shape} do not pair")
+        means = means - _draws(minus, rng, questions, seeds if same_seeds else None)[0]
+        centre -= minus.mean()
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(centre), float(low), float(high)
+
+
+def pass_at_k(correct: int, tries: int, k: int) -> float:
+    """The chance that of `k` of the tries, drawn without putting back, at least one is correct.
+
+    Source: Chen et al., arXiv 2107.03374, equation 1.
+    """
+    if not 0 < k <= tries:
+        raise ValueError(f"k = {k} is not within 1 to {tries} tries")
+    return 1 - comb(tries - correct, k) / comb(tries, k)

@@ -99,7 +99,8 @@ function graph(nodes, text, choose) {
     (above ?? root).children.push(box);
   }
   layout(root);
-  const drawing = shape("svg", { width: root.w, height: root.h, role: "img", "aria-label": "workflow" });
+  const drawing = shape("svg", { viewBox: `0 0 ${root.w} ${root.h}`, role: "img", "aria-label": "workflow" });
+  Object.assign(drawing.style, { width: "100%", maxWidth: `${root.w}px`, minWidth: `${0.7 * root.w}px` });
   const places = new Map();
   const draw = (box, x, y) => {
     places.set(box.path, { x, y, w: box.w, h: box.h });
@@ -210,7 +211,7 @@ async function show(step, path) {
     if (!next) break;
     place = open(next);
   }
-  if (path.length) place.scrollIntoView({ block: "start" });
+  if (path.length) place.scrollIntoView();
 }
 
 async function start() {
