@@ -34,21 +34,26 @@ _GLYPHS = {
     "°": r"^\circ",
 }
 _GLYPHS |= {"√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}"}
-_SAID = re.compile(r"(?:(?:so|thus|therefore),? )?(?:the )?(?:final )?answer(?: is|:)(.+)", re.I)
+_SAID = re.compile(r"(?:(?:so|thus|therefore),? )?(?:the )?(?:final )?answer(?: is:?|:)(.+)", re.I)
 _TEXT = re.compile(r"\\(?:text|textrm|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
-_SPACING = re.compile(r"\\(?:left|right|displaystyle|q?quad)(?![a-zA-Z])|\\[,;:!> ()\[\]]|~")
+_SPACING = re.compile(r"\\(?:left|right|displaystyle|q?quad)(?![a-zA-Z])|(?<!\\)\\[,;:!> ()\[\]]|~")
 _MIXED = re.compile(r"(-?)(\d+)(?:\s+(\d+)/(\d+)|\s*\\[dt]?frac\{(\d+)\}\{(\d+)\})")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\{(\d+)\}")
 _DECIMAL = re.compile(r"(?<![\d,.])(\d*)\.(\d+)")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
-_FUNCTION = re.compile(r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln|and|max|min)(?![a-zA-Z])")
+_FUNCTION = re.compile(r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln|max|min)(?![a-zA-Z])")
+_NAMES = re.compile(_FUNCTION.pattern + r"|\\(?:begin|end)\{\w+\}")
+_AND = re.compile(r"\s*,?\s*\band\b\s*")
+_SPACED = re.compile(r"(?<![_\d])\d+\s+\d")
+_EACH = re.compile(r"(?<![a-zA-Z])([a-zA-Z])\s*=(?!=)\s*")
 _THOUSANDS = re.compile(r"(?<![\d,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?\.?")
 _OPTION = re.compile(r"\(?([A-Ja-j])(?:[).:].*)?", re.S)
 _EQUALS = re.compile(r"(?<![\\<>!:=])=(?!=)")
-_LEFT_SIDE = re.compile(r"\\?[a-zA-Z]+'?(?:_\{?\w+\}?)?(?:\s*\([a-z, ]*\))?")
+_RELATION = re.compile(r"[<>=]|\\(?:in|[lg]eq?)(?![a-zA-Z])")
+_LEFT_SIDE = re.compile(r"\\?[a-zA-Z]+'?(?:_\{?\w+\}?)?(?:\s*\([\w, ]*\))?")
 _UNIT = re.compile(
-    r"(.*[\d})])(?:\s*(cm|mm|km|kg|mg|m[lL]|ft|in|lbs?|oz|hrs?|min|[mk]ph|yd|mi|[apAP][mM])"
+    r"(.*[\d})])(?:\s*(cm|mm|km|kg|mg|m[lL]|ft|in|k?m/[hs]|lbs?|oz|hrs?|min|[mk]ph|yd|mi|[apAP][mM])"
     r"|\s+([mgsL]|[a-zA-Z]{3,}(?:[ /][a-zA-Z]+){0,3}))(?:\s*\^\{?([23])\}?)?\.?"
 )
 _NO_UNIT = re.compile(  # words behind a number that make it another number
@@ -56,7 +61,7 @@ _NO_UNIT = re.compile(  # words behind a number that make it another number
     r"|minus|over|and|or|half|halves|third|fourth|quarter|fifth|sixth|tenth|hundredth|thousandth"
     r"|less|more|than|not|off|pi|sqrt)s?\b"
 )
-_SIGNS = {"%", "dollar", "degree"}  # units whose sign a bare answer may leave away
+_SIGNS = {"%", "$", "degree"}  # units whose sign a bare answer may leave away
 
 
 def final(text: str) -> str:
@@ -82,7 +87,7 @@ def _tidy(text: str) -> str:
 def split_unit(text: str) -> tuple[str, str]:
     """An answer and its unit, "" without one; money, percent and degrees by sign or word."""
     if re.search(r"\\?\$", text):
-        return re.sub(r"\\?\$|\s*\bdollars?$", "", text).strip(), "dollar"
+        return re.sub(r"\\?\$|\s*\bdollars?$", "", text).strip(), "$"
     if match := re.fullmatch(r"(.+?)\s*(?:\\?%|\bper ?cent)", text):
         return match[1], "%"
     if match := re.fullmatch(r"(.+?)\s*(?:\^\s?\{?\s?\\circ\s?\}?|\bdegrees?)", text):
@@ -101,7 +106,7 @@ def number(text: str) -> Fraction | None:
         sign, whole, *parts = mixed.groups()
         over, under = (int(part) for part in parts if part)
         return (-1 if sign else 1) * (int(whole) + Fraction(over, under)) if under else None
-    value = answers.value(text)
+    value = answers.value(text) if ", " not in text else ""
     return value if isinstance(value, Fraction) else None
 
 
@@ -114,7 +119,6 @@ def _repeating(match: re.Match[str]) -> str:
 def _latex(text: str) -> str:
     """The text as math-verify should read it; decimals become fractions, so nothing is rounded."""
     text = re.sub(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text.replace("**", "^"))
-    text = re.sub(r"\band\b", ",", text)
     text = _FUNCTION.sub(r"\\\1 ", text)
     if not re.search(r"[(\[{]", text):
         text = _THOUSANDS.sub(lambda m: m[1].replace(",", ""), text)
@@ -129,18 +133,23 @@ def compare(gold: str, answer: str, choices: bool = False) -> bool | list[tuple[
     that `(B)`, `b` and `B) 7` name the option B; in any other question a letter is a letter.
     """
     gold, answer = _tidy(final(gold)), _tidy(final(answer))
-    if not gold or not answer or max(len(gold), len(answer)) > LONGEST:
+    broken = answer.count("{") != answer.count("}")  # a reply that was cut off
+    if not gold or not answer or broken or max(len(gold), len(answer)) > LONGEST:
         return False
     if choices and (right := _OPTION.fullmatch(gold)):
         given = _OPTION.fullmatch(answer)
         return given is not None and given[1].upper() == right[1].upper()
     if (one := _LETTER.fullmatch(gold)) and (other := _LETTER.fullmatch(answer)):
         return one[1] == other[1]
-    if gold.replace(" ", "") == answer.replace(" ", ""):
+    if gold == answer:
         return True
+    sides = [_LEFT_SIDE.fullmatch(text.partition("=")[0].strip()) for text in (gold, answer)]
+    if "=" in gold and "=" in answer and sides[0] and sides[1] and sides[0][0] != sides[1][0]:
+        return False
     gold, gold_unit = split_unit(gold)
     answer, unit = split_unit(answer)
-    if gold_unit and gold_unit != unit and (unit or gold_unit not in _SIGNS):
+    alike = gold_unit == unit or {gold_unit, unit} == {"$", "dollar"}
+    if gold_unit and not alike and (unit or gold_unit not in _SIGNS):
         return False
     wanted, got = number(gold), number(answer)
     if wanted is None or got is None:
@@ -152,21 +161,30 @@ def compare(gold: str, answer: str, choices: bool = False) -> bool | list[tuple[
 
 def _shapes(gold: str, answer: str, numeric: list[bool]) -> bool | list[tuple[str, str]]:
     """Settles what math-verify would misread; the rest is for it."""
-    plain = [_FUNCTION.sub(" ", text) for text in (gold, answer)]
-    if any(_WORD.search(text) for text in plain):
-        return gold.casefold() == answer.casefold()
-    if any(":" in text or re.search(r"\d\s+\d", text) for text in plain):
+    gold, answer = (_AND.sub(", ", text) for text in (gold, answer))
+    plain = [_NAMES.sub(" ", text) for text in (gold, answer)]
+    if any(_WORD.search(text) for text in plain) or ":" in gold + answer:
+        return gold.replace(" ", "").casefold() == answer.replace(" ", "").casefold()
+    if any(_SPACED.search(text) for text in plain):
         return False
-    sides = [part.strip() for part in _EQUALS.split(answer)]
-    if len(sides) > 1 and not _EQUALS.search(gold):
+    if not _EQUALS.search(gold) and _EQUALS.search(answer):
+        if "," in answer and len({*_EACH.findall(answer)}) == 1:  # `x=2, x=3`
+            return compare(gold, _EACH.sub("", answer))
+        sides = [part.strip() for part in _EQUALS.split(answer)]
         found = [compare(gold, side) for side in sides[bool(_LEFT_SIDE.fullmatch(sides[0])) :]]
         if False in found:
             return False
         return [pair for pairs in found if isinstance(pairs, list) for pair in pairs] or True
     bare = [re.sub(r"\\[a-zA-Z]+|(?<![a-zA-Z])[ei](?![a-zA-Z])", "", text) for text in plain]
     letters = [bool(re.search("[a-zA-Z]", text)) for text in bare]
-    if (numeric[0] and letters[1]) or (numeric[1] and letters[0] and not _EQUALS.search(gold)):
+    if letters[0] != letters[1] and not _RELATION.search(gold + answer):
         return False
+    if "," in gold and "," in answer:
+        kinds = ["(" if text[0] in "([" else text[0] == "\\" for text in (gold, answer)]
+        if any(numeric) or {*kinds} == {"(", True}:
+            return False  # a pair has an order, a set has none
+        if kinds[0] != kinds[1] and "(" in kinds:  # a pair without its brackets
+            gold, answer = (f"({text.strip('()')})" for text in (gold, answer))
     pair = _latex(gold), _latex(answer)
     if pair[0].count(",") != pair[1].count(",") and r"\pm" not in gold + answer:
         return False
