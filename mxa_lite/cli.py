@@ -90,6 +90,49 @@ def plan(recipe: str, vram: float, sets: tuple[str, ...], as_json: bool) -> None
         click.echo(describe(result, vram))
 
 
+@cli.command("exec")
+@click.argument("script", type=FILE)
+@click.option("--question", required=True, help="What the script sees as `question`.")
+@click.option("--replies", type=FILE, help='JSONL of {"agent", "reply"}; "*" is any agent.')
+@click.option("--model", metavar="URL", help="An OpenAI-compatible endpoint, up to /v1.")
+@click.option("--kind", type=click.Choice(["math", "code"]), default="math", show_default=True)
+@sets_option
+@json_option
+def exec_(
+    script: Path,
+    question: str,
+    replies: Path | None,
+    model: str | None,
+    kind: str,
+    sets: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Run any script in the sandbox, with canned replies or a model.
+
+    `--set` takes sandbox.* and rollout.max_calls.
+    """
+    if model and replies:
+        raise click.UsageError("--model and --replies exclude each other")
+    from mxa_lite.execute import run_exec
+    from mxa_lite.sandbox import Limits
+
+    limits, require = Limits(), "rlimits"
+    if sets:  # else the recipe's defaults, without the time it takes to read one
+        from mxa_lite import recipe_file
+
+        recipe = recipe_file.load("arithmetic", sets)
+        box, require = recipe.sandbox, recipe.sandbox.require
+        limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
+    result = run_exec(script, question, replies, model, kind, limits, require)
+    if as_json:
+        console.print_json(result)
+        return
+    for call in result["calls"]:
+        click.echo(f"[{call['agent']}] {call['reply']}")
+    click.echo(f"outcome: {result['outcome']}" + (f" ({e})" if (e := result["error"]) else ""))
+    click.echo(f"answer: {result['answer']}")
+
+
 @cli.command()
 @click.argument("file", type=FILE)
 @json_option

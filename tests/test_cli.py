@@ -69,6 +69,12 @@ def test_help_is_quick_and_imports_nothing_heavy():
         (["plan", "arithmetic"], "Missing option '--vram'"),
         (["plan", "arithmetic", "--vram", "0"], "'--vram'"),
         (["validate", "arithmetic", "--set", "schedule.mode=off"], "allowed: 'stagewise'"),
+        (["exec", "gone.py", "--question", "q"], "gone.py cannot be read"),
+        (["exec", "empty.yaml"], "Missing option '--question'"),
+        (["exec", "empty.yaml", "--question", "q", "--replies", "gone"], "gone cannot be read"),
+        (["exec", "x", "--question", "q", "--replies", "r", "--model", "m"], "exclude each other"),
+        (["report", "full"], "full: not a run folder"),
+        (["grade", "gone.jsonl"], "gone.jsonl cannot be read"),
     ],
 )
 def test_wrong_input_is_exit_2_before_anything_heavy(args, message, tmp_path):
@@ -177,3 +183,22 @@ def test_json_output_never_holds_nan():
 def test_every_command_has_a_sentence_of_help():
     for command in cli_module.cli.commands.values():
         assert command.help
+
+
+def test_exec_prints_one_json_object_and_needs_nothing_heavy(tmp_path):
+    (tmp_path / "s.py").write_text("print('noise')\nanswer(Agent('solver', 'solve')(question))\n")
+    (tmp_path / "r.jsonl").write_text('{"agent": "solver", "reply": "\\\\boxed{7}"}\n')
+    args = ("s.py", "--question", "3+4?", "--replies", "r.jsonl", "--json")
+    done = mxa("exec", *args, "--set", "rollout.max_calls=1", cwd=tmp_path)
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["outcome"], result["answer"]) == (0, "ok", "7")
+    assert [call["agent"] for call in result["calls"]] == ["solver"]
+    assert result["stdout"] == "noise\n"
+    assert done.stderr == "heavy: []\n"
+
+
+def test_grade_gives_one_verdict_a_line(tmp_path):
+    rows = [{"task": "gsm8k", "gold": "7", "answer": a} for a in ("\\boxed{7}", "\\boxed{8}", "")]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = mxa("grade", "a.jsonl", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout) == {"verdicts": [True, False, False]}
