@@ -24,14 +24,13 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
 from mxa_lite.confine import LEVELS
 from mxa_lite.errors import RunError
 from mxa_lite.sandbox_child import MAX_LINE, path_key
-from mxa_lite.sandbox_run import CallRequest, CodeResult, Ended, Job, Limits, Run, ToolRequest
+from mxa_lite.sandbox_run import CallRequest, CodeResult, Done, Ended, Job, Limits, Run, ToolRequest
 from mxa_lite.tree import Outcome
 
 __all__ = ["CallRequest", "CodeResult", "Ended", "Job", "Limits", "Sandbox", "SandboxError"]
@@ -116,7 +115,7 @@ class Sandbox:
         ValueError when the script did not make this call or already has its reply.
         """
         run = self._runs.get(job)
-        if run is None or run.verdict is not None:
+        if run is None or run.verdict is not None or run.ended:
             return
         if call_id not in run.pending:
             raise ValueError(f"job {job} does not wait for call {call_id}")
@@ -137,7 +136,7 @@ class Sandbox:
             def done(ended: Ended, status: int, index: int = index) -> None:
                 results[index] = _code_result(ended, status)
 
-            self._program(source, stdin, self.limits, done)
+            self._enqueue(_program(source, stdin), self.limits, done)
         while len(results) < len(programs):
             self._pump(None)
         return [results[index] for index in range(len(programs))]
@@ -152,20 +151,13 @@ class Sandbox:
 
     # starting
 
-    def _enqueue(
-        self, spec: dict[str, Any], limits: Limits, done: Callable[[Ended, int], None]
-    ) -> int:
-        run = Run(self._jobs, spec, limits, done)
+    def _enqueue(self, spec: dict[str, Any], limits: Limits, done: Done, owner: Any = None) -> int:
+        run = Run(self._jobs, spec, limits, done, owner)
         self._jobs += 1
         # a program goes first: a script that waits for its tool must not wait for scripts to end
         self._queue.appendleft(run) if spec["program"] else self._queue.append(run)
         self._launch()
         return run.number
-
-    def _program(
-        self, source: str, stdin: str, limits: Limits, done: Callable[[Ended, int], None]
-    ) -> int:
-        return self._enqueue({"source": source, "stdin": stdin, "program": True}, limits, done)
 
     def _startable(self) -> bool:
         full = len(self._runs) >= self._alive
@@ -185,7 +177,8 @@ class Sandbox:
             self._runs[run.number] = run
             self._channels[run.number] = (ours, bytearray())
             self._selector.register(ours, selectors.EVENT_READ, run)
-            self._tell({"start": run.number, "limits": asdict(run.limits)}, theirs)
+            start = {"job": run.number, "owner": run.owner, "limits": asdict(run.limits)}
+            self._tell(start, theirs)
             theirs.close()
             self._send(run, run.spec)
             young += 1
@@ -228,7 +221,7 @@ class Sandbox:
         if not data:
             self._selector.unregister(channel)
             if not run.ended:  # it has closed its channel, or is dead: then this does no harm
-                self._tell({"kill": run.number})
+                self._tell({"job": run.number})
             return False
         for request in run.feed(data, time.monotonic()):
             if isinstance(request, CallRequest):
@@ -246,13 +239,14 @@ class Sandbox:
             return
 
         def done(ended: Ended, status: int) -> None:
-            run.tools.pop(request.id, None)
+            run.tools.discard(request.id)
             if run.number in self._runs and run.verdict is None:
                 self._answer(run, request.id, _tool_reply(_code_result(ended, status)))
 
         rest = (run.limits.seconds - run.seconds(time.monotonic())) / 2  # so it can tell of it
         limits = replace(run.limits, seconds=rest)
-        run.tools[request.id] = self._program(request.code, "", limits, done)
+        run.tools.add(request.id)
+        self._enqueue(_program(request.code, ""), limits, done, run.number)
 
     def _read_control(self) -> None:
         try:
@@ -261,7 +255,7 @@ class Sandbox:
             data = b""
         if data:
             message = json.loads(data)
-            self._finish(self._runs[message["ended"]], message["status"], message["reason"])
+            self._finish(self._runs[message["job"]], message["status"], message["reason"])
             return
         self._close_server()  # it is dead, out of memory perhaps; its scripts with it
         for run in [*self._runs.values()]:
@@ -304,7 +298,7 @@ class Sandbox:
         run.fail(outcome, error)
         run.pause(time.monotonic())
         self._events = [event for event in self._events if event.job != run.number]
-        self._tell({"kill": run.number})
+        self._tell({"job": run.number})
 
     def _finish(self, run: Run, status: int, reason: str | None) -> None:
         """The script is dead and reaped: reads what it left, decides the outcome, reports."""
@@ -314,10 +308,7 @@ class Sandbox:
         run.pause(time.monotonic())
         self._events = [event for event in self._events if event.job != run.number]
         self._forget(run)
-        for tool in run.tools.values():
-            if tool in self._runs:
-                self._kill(self._runs[tool], Outcome.CRASHED, "its script has ended")
-        self._queue = deque(r for r in self._queue if r.number not in run.tools.values())
+        self._queue = deque(waiting for waiting in self._queue if waiting.owner != run.number)
         outcome, error = run.outcome(status, reason)
         out, err = self._output(run, "out"), self._output(run, "err")
         message = run.message if outcome in (Outcome.OK, Outcome.NO_CALLS) else None
@@ -387,6 +378,10 @@ class Sandbox:
             self._server.kill()
             self._server.communicate()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _program(source: str, stdin: str) -> dict[str, Any]:
+    return {"source": source, "stdin": stdin, "program": True}
 
 
 def _event_key(event: CallRequest | Ended) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from mxa_lite.sandbox_child import MAX_LINE, OUT_OF_MEMORY
 from mxa_lite.tree import Outcome
 
 _WIRE_BYTES = 16 << 20  # all that one script may send
+_MAX_LINES = 10_000
 _MAX_NODES = 1000
 _NAME = 200  # characters of an agent's name or a path
 _ROLES = ("system", "user", "assistant", "tool")
@@ -90,6 +91,9 @@ class Ended:
     seconds: float
 
 
+Done = Callable[[Ended, int], None]  # how it ended, and its exit status
+
+
 class _Broken(Exception):
     """A line is not what the client sends."""
 
@@ -136,7 +140,8 @@ class Run:
     number: int
     spec: dict[str, Any]  # the first line it is sent
     limits: Limits
-    done: Callable[[Ended, int], None]
+    done: Done
+    owner: int | None = None  # of a tool: the script that asked for it
     started: float = 0.0
     used: float = 0.0
     since: float | None = None  # the clock runs since then; None while it waits for the model
@@ -148,11 +153,12 @@ class Run:
     replied: int = 0  # calls that got their reply
     sent: int = 0  # replies of any kind
     pending: set[int] = field(default_factory=set)  # ids of calls without a reply
-    tools: dict[int, int] = field(default_factory=dict)  # ids of tool requests, their program
+    tools: set[int] = field(default_factory=set)  # ids of tool requests without a reply
     tool_runs: int = 0
     ended: bool = False  # it has told its end
     _unread: bytearray = field(default_factory=bytearray)
     _received: int = 0
+    _lines: int = 0
     _numbers: Counter[str] = field(default_factory=Counter)
 
     def seconds(self, now: float) -> float:
@@ -175,21 +181,24 @@ class Run:
         of such a round nothing is returned, so nothing is generated for it.
         """
         requests: list[CallRequest | ToolRequest] = []
-        self._unread += data
+        self._unread += data if self._open() else b""
         self._received += len(data)
         try:
-            while (end := self._unread.find(b"\n")) >= 0:
-                if end > MAX_LINE:
-                    break
+            while self._open() and (end := self._unread.find(b"\n")) >= 0:
+                self._lines += 1
+                if end > MAX_LINE or self._lines > _MAX_LINES:
+                    raise _Broken("too much")
                 line = json.loads(self._unread[:end])
                 del self._unread[: end + 1]
-                if self.verdict is None and not self.ended:
-                    requests += self._line(line, now)
+                requests += self._line(line, now)
             if len(self._unread) > MAX_LINE or self._received > _WIRE_BYTES:
-                raise _Broken("too long")
+                raise _Broken("too much")
         except (_Broken, ValueError, RecursionError) as error:
             self.fail(Outcome.CRASHED, f"broken protocol: {error}"[:_NAME])
-        return requests if self.verdict is None else []
+        return requests if self._open() else []
+
+    def _open(self) -> bool:
+        return self.verdict is None and not self.ended
 
     def _line(self, line: Any, now: float) -> list[CallRequest | ToolRequest]:
         kind = line.get("t") if isinstance(line, dict) else None

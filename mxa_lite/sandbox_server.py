@@ -5,9 +5,10 @@ Started as `python -S -s -B -P sandbox_server.py SOCKET LEVEL` with an environme
 polls disk and threads, and removes folders. It never sees a script, a message or an answer: those
 travel between the trainer and the child, so nothing of one script is in the memory of another.
 
-Control messages are JSON in packets. From the trainer: {"start": job, "limits"} with the child's
-end of the channel, {"kill": job}. To the trainer: [level, folder] once, then {"ended": job,
-"status", "reason"}. It ends, and all its children with it, when the trainer is gone.
+Control messages are JSON in packets. From the trainer: {"job", "owner", "limits"} with the child's
+end of the channel starts one, {"job"} without it kills it. To the trainer: [level, folder] once,
+then {"job", "status", "reason"} of each that has ended. It ends, and all its children with it,
+when the trainer is gone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +48,7 @@ class _Child:
     job: int
     folder: str
     disk_mb: int
+    owner: int | None  # the job whose tool it is
     reason: str | None = None  # why the server killed it
 
 
@@ -164,15 +167,22 @@ class Server:
         if not data:
             return False
         message = json.loads(data)
-        if "start" in message:
-            self._start(message["start"], message["limits"], fds[0])
-            os.close(fds[0])
-        for pid, child in self._children.items():
-            if child.job == message.get("kill"):
+        job, owner = message["job"], message.get("owner")
+        if not fds:
+            for pid in self._pids(lambda child: child.job == job):
                 os.kill(pid, signal.SIGKILL)
+        elif owner is None or self._pids(lambda child: child.job == owner):
+            self._start(job, owner, message["limits"], fds[0])
+        else:  # its script has ended meanwhile
+            self._send({"job": job, "status": -signal.SIGKILL, "reason": None})
+        for fd in fds:
+            os.close(fd)
         return True
 
-    def _start(self, job: int, limits: dict[str, Any], channel: int) -> None:
+    def _pids(self, wanted: Callable[[_Child], bool]) -> list[int]:
+        return [pid for pid, child in self._children.items() if wanted(child)]
+
+    def _start(self, job: int, owner: int | None, limits: dict[str, Any], channel: int) -> None:
         folder = os.path.join(self._folder, str(job))
         os.mkdir(folder, 0o700)
         me, tasks = os.getpid(), 0 if self._confiner.seccomp else len(_processes())
@@ -192,7 +202,7 @@ class Server:
                 traceback.print_exc()
             finally:
                 os._exit(1)
-        self._children[pid] = _Child(job, folder, limits["disk_mb"])
+        self._children[pid] = _Child(job, folder, limits["disk_mb"], owner)
 
     def _reap(self, options: int) -> None:
         while True:
@@ -202,14 +212,20 @@ class Server:
                 return
             if pid == 0:
                 return
-            child = self._children.pop(pid, None)
-            if child is None:
-                continue  # an orphan that was adopted
-            if not self._confiner.seccomp:
-                self._sweep(pid)
-            _remove(child.folder)
-            code = os.waitstatus_to_exitcode(status)
-            self._send({"ended": child.job, "status": code, "reason": child.reason})
+            if pid in self._children:  # else an orphan that was adopted
+                self._bury(pid, status)
+
+    def _bury(self, pid: int, status: int) -> None:
+        """Reports a dead child once nothing of it is left."""
+        child = self._children.pop(pid)
+        for tool in self._pids(lambda other: other.owner == child.job):
+            os.kill(tool, signal.SIGKILL)
+            self._bury(*os.waitpid(tool, 0))
+        if not self._confiner.seccomp:
+            self._sweep(pid)
+        _remove(child.folder)
+        code = os.waitstatus_to_exitcode(status)
+        self._send({"job": child.job, "status": code, "reason": child.reason})
 
     def _sweep(self, group: int) -> None:
         """Ends processes that a dead script left behind: orphans became children of the server."""
@@ -225,14 +241,14 @@ class Server:
                 os.waitpid(pid, 0)
 
     def _look(self) -> None:
-        """Ends scripts with too much on disk or too many threads. Takes 5 % of a core at most."""
+        """Ends scripts with too much on disk or too many threads; takes about 5 % of a core."""
         start = time.monotonic()
         for pid, child in self._children.items():
             child.reason = child.reason or self._excess(pid, child)
             if child.reason:
                 os.kill(pid, signal.SIGKILL)
         now = time.monotonic()
-        self._next_look = now + max(_TICK, 20 * (now - start))
+        self._next_look = now + min(1.0, max(_TICK, 20 * (now - start)))
 
     def _excess(self, pid: int, child: _Child) -> str | None:
         with contextlib.suppress(OSError):
