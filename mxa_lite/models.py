@@ -187,6 +187,18 @@ def _plain_base(model: Model, dtype: torch.dtype) -> tuple[Any, Any]:
     return base, tokenizer
 
 
+def keep_differentiable(model: Any) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights on CPU.
+
+    In eval mode on a CPU with AVX512-BF16 it repacks them for a kernel that computes in bfloat16
+    and has no backward; the packed form then stays in training, and every gradient that should
+    pass through the layer is silently lost (seen in 0.50.2).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def load(recipe: Recipe) -> Policy:
     """Load the base in NF4 (or whole) and put fresh adapters on it, seeded by the recipe."""
     loader, why_loader = choose_loader(recipe.model)
@@ -210,6 +222,7 @@ def load(recipe: Recipe) -> Policy:
         if accelerator():
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
+    keep_differentiable(model)
     if tokenizer.chat_template is None:
         raise InputError(f"model.name: {recipe.model.name} has no chat template; use a chat model")
     for name in others:

@@ -161,7 +161,7 @@ class RoleTrainer(GRPOTrainer):  # type: ignore[misc]
             self._micro = batch
             self.temperature = self.args.temperature = batch.temperature
             self.max_completion_length = self.limits[batch.role]
-            total += super().training_step(model, batch.inputs)
+            total += super().training_step(model, batch.inputs, None)
         return total
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -230,6 +230,7 @@ class RoleTrainer(GRPOTrainer):  # type: ignore[misc]
         """Write under TRL's name, then rename: a folder called step-NNNNN is always complete."""
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
+            (self.folder / "README.md").unlink(missing_ok=True)  # TRL's model card, half filled in
             written = self.folder / f"checkpoint-{self.state.global_step}"
             target = self.folder / checkpoint_name(self.state.global_step)
             if target.exists():
