@@ -6,40 +6,20 @@ import itertools
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from mxa_lite.errors import InputError
 from mxa_lite.tasks import arithmetic, gym, sources
 from mxa_lite.tasks.rows import SUFFIXES, Rows, collect, read
 from mxa_lite.tree import Question
 
+if TYPE_CHECKING:
+    from mxa_lite.recipe import TaskSpec
+
 TRAIN_SIZE, TEST_SIZE = 4000, 400  # of generated tasks, unless task.limit is smaller
 _GYM = "reasoning_gym:"
 _GENERATED = ("arithmetic", "arithmetic:tune")  # the second is measured on other questions
 _TEST_SEED = 1_000_003  # generated test questions are the same in every run
-
-
-class TaskSpec(Protocol):
-    """The recipe's `task` block, as far as it is read here; see `recipe.TaskSpec`."""
-
-    @property
-    def name(self) -> str | None: ...
-    @property
-    def train(self) -> str | None: ...
-    @property
-    def test(self) -> str | None: ...
-    @property
-    def limit(self) -> int | None: ...
-    @property
-    def columns(self) -> dict[str, str]: ...
-    @property
-    def kind(self) -> Any: ...
-    @property
-    def held_out(self) -> float: ...
-    @property
-    def weight(self) -> float: ...
-    @property
-    def mix(self) -> Any: ...
 
 
 @dataclass
@@ -53,13 +33,13 @@ class TaskSet:
 
 
 def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
-    """The questions of a recipe's task.
+    """The questions of a recipe's task; those to report do not depend on `seed`.
 
-    Test questions do not depend on `seed`. training: False for an evaluation, which needs no
-    training questions. Raises InputError: one sentence that names the file, the task or the key.
+    A part of a mix with weight 0 is only reported. training: False for an evaluation, which needs
+    no training questions. Raises InputError: one sentence naming the file, the task or the key.
     """
     parts = list(task.mix) or [task]
-    found = [_load(part, seed, training) for part in parts]
+    found = [_load(part, task, seed, training and part.weight > 0) for part in parts]
     seen = {question.id: question for one in found for question in one.test}
     whole = TaskSet([], list(seen.values()), [note for one in found for note in one.notes])
     for part, one in zip(parts, found, strict=True):
@@ -67,74 +47,70 @@ def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
         if len(fresh) < len(one.train):
             shared = f"{len(one.train) - len(fresh)} training questions also stand elsewhere"
             whole.notes.append(f"{part.name or part.train}: {shared}; removed")
-        if training and not fresh:
-            name = part.name or part.train
-            raise InputError(f"task {name!r} has nothing to train on; give task.train")
         seen |= {question.id: question for question in fresh}
         whole.train += fresh
-        share = part.weight / sum(part.weight for part in parts)
-        whole.weights += [share / len(fresh)] * len(fresh)
+        whole.weights += [part.weight / len(fresh) for _ in fresh]
+    if training and not whole.train:
+        name = task.name or task.train or "mix"
+        raise InputError(f"task {name!r} has no training questions; give task.train")
+    total = sum(whole.weights)
+    whole.weights = [weight / total for weight in whole.weights]
     return whole
 
 
-def _load(task: TaskSpec, seed: int, training: bool) -> TaskSet:
+def _load(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet:
+    """One part; `above` is the mix it stands in, or itself."""
     name, train, test = task.name or "", task.train, task.test
+    limit = task.limit or above.limit
+    if name in _GENERATED or name.startswith(_GYM):
+        return _generated(name, seed, limit, training)
     if name.lower().endswith(SUFFIXES):
         name, train = "", train or name
-    if name in _GENERATED or name.startswith(_GYM):
-        return _generated(task, name, seed)
     source = sources.SOURCES.get(name)
     if name and not source:
         known = ", ".join([_GENERATED[0], *sources.SOURCES, f"{_GYM}NAME"])
         raise InputError(f"task {name!r} is neither a data file nor one of: {known}")
     if source and not train:
         train, test = source.train, test or source.test
+    hold_out = not test and (train not in sources.PLACES or task is above)
     notes: list[str] = []
-    learn = _questions(task, name, train, notes) if train and (training or not test) else []
-    if test:
-        report = _questions(task, name, test, notes)
-    else:
-        by_hash = sorted(learn, key=lambda question: question.id)
-        held = {question.id for question in by_hash[: max(1, round(task.held_out * len(learn)))]}
-        report = [question for question in learn if question.id in held]
-        learn = [question for question in learn if question.id not in held]
+    learn = _questions(task, name, train, notes) if train and (training or hold_out) else []
+    report = _questions(task, name, test, notes) if test else []
+    if hold_out:
+        learn.sort(key=lambda question: question.id)
+        count = max(1, round(task.held_out * len(learn)))
+        report, learn = learn[:count], learn[count:]
         notes.append(
             f"{train}: {len(report)} of {len(report) + len(learn)} questions held out for "
             "evaluation, chosen by hash, and removed from training"
         )
-    return TaskSet(learn[: task.limit], report[: task.limit], notes)
+    return TaskSet(learn[:limit] if training else [], report[:limit], notes)
 
 
 def _questions(task: TaskSpec, name: str, place: str, notes: list[str]) -> list[Question]:
-    """Questions of a local file, of another built-in task, or of a split on the Hub."""
-    if source := sources.SOURCES.get(place):
-        name, place = place, (source.test if place == task.test else source.train) or source.test
-    rows: Rows
-    if place in sources.PLACES:
-        rows, convert = sources.from_hub(name, place), sources.SOURCES[name].convert
-    elif task.columns or task.kind == "math":
-        rows, convert = read(place), partial(sources.generic, columns=task.columns, kind=task.kind)
-    else:
-        rows, convert = read(place), sources.SOURCES[name].convert if name else sources.by_shape
+    """Questions of a local file or of a split on the Hub."""
+    rows: Rows = sources.from_hub(name, place) if place in sources.PLACES else read(place)
+    convert = sources.SOURCES[name].convert if name else sources.by_shape
+    if place not in sources.PLACES and (task.columns or task.kind == "math"):
+        convert = partial(sources.generic, columns=task.columns, kind=task.kind)
     questions, bad = collect(rows, convert, place)
     notes += bad
-    label = name or Path(place).stem
-    return [replace(question, task=label) for question in questions]
+    return [replace(question, task=name or Path(place).stem) for question in questions]
 
 
-def _generated(task: TaskSpec, name: str, seed: int) -> TaskSet:
-    train, test = (min(task.limit or size, size) for size in (TRAIN_SIZE, TEST_SIZE))
-    if name.startswith(_GYM):
-        of = partial(gym.rows, name.removeprefix(_GYM))
-        both = [of(seed, train), of(_TEST_SEED, test)]
-        found = [collect(rows, lambda row: sources.math(**row), name) for rows in both]
-        questions = [[replace(question, task=name) for question in some] for some, _ in found]
-        notes = [note for _, notes in found for note in notes]
-        return TaskSet(questions[0], questions[1], notes)
-    split = "tune" if name.endswith(":tune") else "test"
-    streams = arithmetic.stream("train", seed), arithmetic.stream(split, _TEST_SEED)
-    made = [
-        [replace(sources.math(text, gold), task="arithmetic") for text, gold, _ in some]
-        for some in map(itertools.islice, streams, (train, test))
-    ]
+def _generated(name: str, seed: int, limit: int | None, training: bool) -> TaskSet:
+    made: list[list[Question]] = []
+    for split, start, size in (("train", seed, TRAIN_SIZE), ("test", _TEST_SEED, TEST_SIZE)):
+        count, questions = min(limit or size, size), list[Question]()
+        if name.startswith(_GYM) and (training or split == "test"):
+            rows = gym.rows(name.removeprefix(_GYM), start, count)
+            questions, _ = collect(rows, lambda row: sources.math(**row), name)
+        elif training or split == "test":
+            stream = arithmetic.stream(
+                "tune" if name + split == "arithmetic:tunetest" else split, start
+            )
+            questions = [
+                sources.math(text, gold) for text, gold, _ in itertools.islice(stream, count)
+            ]
+        made.append([replace(question, task=name) for question in questions])
     return TaskSet(made[0], made[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import pickle
 import sys
 import zlib
@@ -17,7 +18,7 @@ from mxa_lite.tree import Question
 
 Row = dict[str, Any]
 Rows = Iterable[tuple[int, Row | None]]  # numbered from 1; None for what is no row
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv")
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _MALFORMED = (AttributeError, EOFError, IndexError, RecursionError, SyntaxError, TypeError)
 _PACKED = (ValueError, pickle.UnpicklingError, zlib.error)
 
@@ -36,6 +37,7 @@ def read(path: str) -> Iterator[tuple[int, Row | None]]:
 
     Raises InputError for a file that is missing, of another kind, or damaged.
     """
+    path = os.path.expanduser(path)
     try:
         if path.lower().endswith(".parquet"):
             import pyarrow.parquet  # type: ignore[import-untyped]
