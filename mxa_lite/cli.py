@@ -94,7 +94,7 @@ def plan(recipe: str, vram: float, sets: tuple[str, ...], as_json: bool) -> None
 @click.argument("script", type=FILE)
 @click.option("--question", required=True, help="What the script sees as `question`.")
 @click.option("--replies", type=FILE, help='JSONL of {"agent", "reply"}; "*" is any agent.')
-@click.option("--model", metavar="URL", help="An OpenAI-compatible endpoint, up to /v1.")
+@click.option("--model", metavar="RUN|URL", help="A run, or an OpenAI-compatible URL up to /v1.")
 @click.option("--kind", type=click.Choice(["math", "code"]), default="math", show_default=True)
 @sets_option
 @json_option
@@ -123,7 +123,15 @@ def exec_(
         recipe = recipe_file.load("arithmetic", sets)
         box, require = recipe.sandbox, recipe.sandbox.require
         limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
-    result = run_exec(script, question, replies, model, kind, limits, require)
+    if model and "://" not in model:
+        run, source = Path(model), console.read_text(script)
+        console.stored_recipe(run, sets, checkpoint=True)
+        with console.stdout_for_json(as_json):
+            from mxa_lite.ask import execute_with
+
+            result = execute_with(run, source, question, kind, sets)
+    else:
+        result = run_exec(script, question, replies, model, kind, limits, require)
     if as_json:
         console.print_json(result)
         return
@@ -171,3 +179,6 @@ def doctor() -> None:
 def main() -> None:
     """Entry point of the console script."""
     sys.exit(console.run_command(cli))
+
+
+from mxa_lite import cli_runs  # noqa: E402, F401 - registers its commands here

@@ -197,8 +197,9 @@ def page(**parts: Any) -> str:
     folder = files("mxa_lite") / "templates"
     script, style = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("js", "css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    given = {"steps": [], "sections": [], "evaluation": {}, "swap": {}, "recipe": "", "note": ""}
-    given |= {"headline": {}, "ask": None, "version": "", "opened": False} | parts
+    empty = dict.fromkeys(("steps", "sections", "evaluation", "swap", "note", "recipe"), "")
+    empty |= dict.fromkeys(("ask", "version", "answer", "back"), "")
+    given = {**empty, "headline": {"cold": None, "final": None}, **parts}
     page = _environment().get_template("report.html.j2")
     return page.render(script=Markup(script), style=Markup(style), digest=digest, **given)
 

@@ -133,7 +133,9 @@ function graph(nodes, text, choose) {
   return element("div", { class: "graph" }, drawing);
 }
 
-function browse(step, data) {
+function browse(data) {
+  const asked = "asked" in document.getElementById("rollouts").dataset;  // nobody graded it
+  const graded = (...tags) => (asked ? [] : tags);
   const text = (index) => (index === null || index === undefined ? "" : data.texts[index]);
   const said = (who, content) => [element("div", { class: "who" }, who), element("pre", {}, content)];
 
@@ -147,7 +149,7 @@ function browse(step, data) {
 
   function call(made, label) {
     const notes = [made.truncated && "truncated", made.prompt_cut && "prompt cut"].filter(Boolean);
-    const summary = [label, tag(`${made.tokens[0]} + ${made.tokens[1]} tokens`), advantage(made.advantage)];
+    const summary = [label, tag(`${made.tokens[0]} + ${made.tokens[1]} tokens`), ...graded(advantage(made.advantage))];
     return fold("call", [...summary, ...notes.map((note) => tag(note, "bad"))], (add) => {
       for (const [role, content] of made.messages) add(...said(role, text(content)));
       add(...said("reply", text(made.reply)));
@@ -158,8 +160,8 @@ function browse(step, data) {
     const right = made.correct >= 1;
     const answer = made.answer === null ? "no answer" : "answer " + cut(text(made.answer), 60);
     const summary = [`execution ${index + 1}: ${answer}`, tag(made.outcome, made.outcome === "ok" ? "" : "bad"),
-      tag(right ? "correct" : "wrong", right ? "good" : "bad"), tag("reward " + number(made.reward)),
-      tag("format " + number(made.format))];
+      ...graded(tag(right ? "correct" : "wrong", right ? "good" : "bad"),
+        tag("reward " + number(made.reward)), tag("format " + number(made.format)))];
     return fold("execution", summary, (add) => {
       const calls = made.calls.map((c, i) => call(c, `call ${i + 1}: ${c.agent} (${c.path})`));
       const choose = (path) => {
@@ -177,8 +179,8 @@ function browse(step, data) {
   }
 
   function design(made, index) {
-    const summary = [`design ${index + 1}`, tag(made.pattern), tag("reward " + number(made.reward)),
-      advantage(made.call.advantage)];
+    const summary = [`design ${index + 1}`, tag(made.pattern),
+      ...graded(tag("reward " + number(made.reward)), advantage(made.call.advantage))];
     if (made.outcome) summary.push(tag(made.outcome, "bad"));
     return fold("design", summary, (add) => {
       if (made.error !== null) add(...said("error", text(made.error)));
@@ -190,7 +192,7 @@ function browse(step, data) {
 
   return data.trees.map((tree) => {
     const mean = tree.designs.reduce((sum, d) => sum + d.reward, 0) / Math.max(1, tree.designs.length);
-    return fold("question", [cut(text(tree.question), 110), tag("mean reward " + number(mean))], (add) => {
+    return fold("question", [cut(text(tree.question), 110), ...graded(tag("mean reward " + number(mean)))], (add) => {
       add(...said("question " + tree.id, text(tree.question)));
       if (tree.gold !== null) add(...said("right answer", text(tree.gold)));
       add(...tree.designs.map(design));
@@ -203,7 +205,7 @@ async function show(step, path) {
   const blobs = document.querySelectorAll("script.rollout");
   const browser = document.getElementById("browser");
   if (!blobs[step]) return;
-  browser.replaceChildren(...browse(step, await unpack(blobs[step].textContent)));
+  browser.replaceChildren(...browse(await unpack(blobs[step].textContent)));
   let place = browser;
   for (const [level, index] of path.entries()) {
     const kind = ["question", "design", "execution", "call"][level];
@@ -211,14 +213,14 @@ async function show(step, path) {
     if (!next) break;
     place = open(next);
   }
-  if (path.length) place.scrollIntoView();
+  if (location.hash) place.scrollIntoView();
 }
 
 async function start() {
   const chooser = document.getElementById("step");
   if (chooser) {
     const [step, ...path] = location.hash.slice(1).split("/").filter(Boolean).map(Number);
-    const opened = document.getElementById("rollouts").dataset.opened ? [0, 0, 0] : [];
+    const opened = "asked" in document.getElementById("rollouts").dataset ? [0, 0, 0] : [];
     chooser.selectedIndex = step ? step - 1 : chooser.options.length - 1;
     chooser.addEventListener("change", () => show(chooser.selectedIndex, []));
     await show(chooser.selectedIndex, step ? path : opened);

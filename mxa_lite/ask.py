@@ -1,0 +1,183 @@
+"""One question to a trained run: design, execution as it happens, one agent alone as a fallback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mxa_lite import answers, prompts
+from mxa_lite.console import stored_recipe
+from mxa_lite.engine import Completion, Request
+from mxa_lite.errors import InputError
+from mxa_lite.execute import execute
+from mxa_lite.graders import Verdict
+from mxa_lite.recipe import Recipe
+from mxa_lite.rollout import Sampler, Shape, call_of
+from mxa_lite.run import COLD, load_policy, sampler_for
+from mxa_lite.sandbox import CallRequest, Limits
+from mxa_lite.trainer import latest_checkpoint
+from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
+
+TAG = "ask"  # in every sampling key: the same question gets the same reply
+
+
+def checkpoint_of(run: Path) -> Path:
+    """The folder of the adapters of a run: the last complete checkpoint, else the cold start."""
+    return latest_checkpoint(run / "checkpoints") or run / "checkpoints" / COLD
+
+
+@contextmanager
+def opened(run: Path, sets: tuple[str, ...] = ()) -> Iterator[Sampler]:
+    """A sampler with a run's trained policy. Raises InputError for what is no run."""
+    recipe = stored_recipe(run, sets, checkpoint=True)
+    policy = load_policy(recipe)
+    policy.load(checkpoint_of(run))
+    with sampler_for(recipe, policy) as sampler:
+        yield sampler
+
+
+def kind_of(run: Path, recipe: Recipe) -> str:
+    """Whether the run's questions are "math" or "code"."""
+    for path in sorted((run / "rollouts").glob("step-*.jsonl"))[:1]:
+        with path.open(encoding="utf-8") as file:
+            return str(json.loads(file.readline())["question"]["kind"])
+    return recipe.task.kind or "math"
+
+
+class _Ungraded:
+    """A grader for questions whose answer nobody knows."""
+
+    def grade_many(self, pairs: list[tuple[Question, str]]) -> Sequence[Verdict]:
+        return [Verdict(0.0, "not graded")] * len(pairs)
+
+
+class _Watched(Sampler):
+    """A sampler that tells of every design and every call when it is there."""
+
+    def __init__(self, base: Sampler, watch: Callable[[Design | Call], None]) -> None:
+        super().__init__(base.engine, base.sandbox, _Ungraded(), base.recipe)
+        self.watch = watch
+
+    def checked(self, call: Call) -> Design:
+        design = super().checked(call)
+        self.watch(design)
+        return design
+
+    def _reply(self, wave: list[Any], completions: Sequence[Completion]) -> None:
+        for (_, event, request), completion in zip(wave, completions, strict=True):
+            call = call_of(request, completion, event.agent)
+            call.path = event.path
+            self.watch(call)
+        super()._reply(wave, completions)
+
+
+@dataclass
+class Asked:
+    """What came of a question. reason: why a single agent answered instead of the design."""
+
+    tree: Tree
+    answer: str | None
+    reason: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `mxa-lite design --json` prints; calls and graph as `exec` has them."""
+        design = self.tree.designs[0]
+        ran = [e for d in self.tree.designs for e in d.executions]
+        nodes = [node for execution in ran for node in execution.nodes]
+        keys = ("agent", "path", "messages", "reply")
+        return {
+            "question": self.tree.question.text,
+            "script": design.script,
+            "pattern": design.pattern,
+            "outcome": str(design.outcome or next((e.outcome for e in design.executions), "ok")),
+            "answer": self.answer,
+            "fallback": self.reason is not None,
+            "reason": self.reason,
+            "calls": [{k: getattr(c, k) for k in keys} for e in ran for c in e.calls],
+            "graph": {
+                "nodes": nodes,
+                "edges": [[p, n["path"]] for n in nodes for p in n["parents"]],
+            },
+        }
+
+
+def _failure(design: Design) -> str | None:
+    execution = design.executions[0] if design.executions else None
+    if execution is not None and execution.outcome is Outcome.OK and execution.answer:
+        return None
+    failed = execution if execution is not None else design
+    outcome = Outcome.NO_ANSWER if failed.outcome is Outcome.OK else failed.outcome
+    return f"{outcome}: {failed.error}" if failed.error else str(outcome)
+
+
+def ask(
+    sampler: Sampler, text: str, kind: str, watch: Callable[[Design | Call], None] = lambda _: None
+) -> Asked:
+    """Design a system for a question, run it, and let one agent answer if that fails.
+
+    watch gets the design, then every call as it is answered. Raises InputError without a text.
+    """
+    if not text.strip():
+        raise InputError("the question is empty")
+    question = Question("asked", text.strip(), "asked", kind)
+    recipe = sampler.recipe
+    temperature = recipe.rollout.temperature
+    tree, reason = Tree(question, []), None
+    if recipe.method == "metaagent":
+        tree = _Watched(sampler, watch).rollout([question], Shape(1, 1, temperature), TAG)[0]
+        reason = _failure(tree.designs[0])
+        if reason is None:
+            return Asked(tree, tree.designs[0].executions[0].answer, None)
+    limit = recipe.rollout.max_completion_tokens.executor
+    key = (recipe.seed, TAG, question.id, "single")
+    request = Request(prompts.single(question.text, kind), "executor", key, temperature, limit)
+    call = call_of(request, sampler.engine.generate([request])[0], "single")
+    watch(call)
+    answer = answers.extract(call.reply, kind)
+    alone = Design(Call("designer", "", 0, []), pattern="single agent")
+    alone.executions.append(Execution(Outcome.OK, answer, [call]))
+    tree.designs.append(alone)
+    return Asked(tree, answer, reason)
+
+
+def execute_with(
+    run: Path, source: str, question: str, kind: str, sets: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """`execute` of any script, its calls answered by the executor of a run."""
+    with opened(run, sets) as sampler:
+        recipe, box = sampler.recipe, sampler.recipe.sandbox
+        limit = recipe.rollout.max_completion_tokens.executor
+
+        def request(call: CallRequest) -> Request:
+            asked = recipe.rollout.temperature if call.temperature is None else call.temperature
+            key = (recipe.seed, "exec", call.path, call.number)
+            return Request(call.messages, "executor", key, asked, limit)
+
+        def replies(calls: list[CallRequest]) -> list[str]:
+            return [c.text for c in sampler.engine.generate([request(call) for call in calls])]
+
+        limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
+        return execute(source, question, kind, replies, limits, box.require)
+
+
+def printable(text: str) -> str:
+    """Text that is safe on a terminal: control characters, escapes included, are spelled out."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+def drawn(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The workflow as an indented tree, one line a visit: what it was shown stands behind "<-"."""
+    by_path = {str(node["path"]): node for node in nodes}
+    order = sorted(by_path, key=lambda p: [(len(part), part) for part in p.split(".")])
+    lines = []
+    for path in order:
+        node = by_path[path]
+        shown = [str(by_path[p]["name"]) for p in node["parents"] if p in by_path]
+        line = f"{'   ' * path.count('.')}└─ {node['name']} ({node['kind']})"
+        line += f" <- {', '.join(shown)}" if shown else ""
+        lines.append(printable(line + (f"  failed: {node['error']}" if node["error"] else "")))
+    return lines

@@ -1,0 +1,105 @@
+"""Commands that take finished or running runs: eval, design, serve, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mxa_lite import console
+from mxa_lite.cli import FILE, FOLDER, cli, json_option, sets_option
+from mxa_lite.errors import InputError
+
+if TYPE_CHECKING:  # torch is not needed for --help
+    from mxa_lite.tree import Call, Design
+
+
+@cli.command("eval")
+@click.argument("run", type=FOLDER)
+@click.option("--with", "beside", type=FOLDER, help="A second run, e.g. `method: single_agent`.")
+@sets_option
+@json_option
+def eval_(run: Path, beside: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
+    """Accuracy of a run's checkpoint, of baselines and of fixed systems, with intervals."""
+    for folder in (run, beside) if beside else (run,):
+        console.stored_recipe(folder, sets, checkpoint=True)
+    with console.stdout_for_json(as_json):
+        from mxa_lite.systems import evaluate_run
+
+        result = evaluate_run(run, beside, sets)
+    if as_json:
+        console.print_json(result)
+        return
+    interval = "{:6.3f} [{:6.3f}, {:6.3f}]".format
+    for group in ("final", "with"):
+        for mode, m in result.get(group, {}).items():
+            numbers = interval(m["accuracy"], m["low"], m["high"])
+            cost = f"{m['calls']:.1f} calls, {m['tokens']:.0f} tokens"
+            click.echo(f"{group:5s} {mode:18s} {numbers}  pass@k {m['pass_at_k']:.3f}  {cost}")
+    first = next(iter(result["final"]))
+    for d in [d for d in result["differences"] if d["a"] == first]:
+        numbers = interval(d["difference"], d["low"], d["high"])
+        click.echo(f"{d['b']} - {d['a']}: {numbers}")
+
+
+def _tell(made: Design | Call) -> None:
+    from mxa_lite.ask import printable
+    from mxa_lite.tree import Design
+
+    if isinstance(made, Design):
+        click.echo(f"--- script ({made.pattern})\n{printable(made.script or made.call.reply)}")
+    else:
+        click.echo(f"--- {printable(made.agent)} ({made.path or 'alone'})\n{printable(made.reply)}")
+
+
+@cli.command()
+@click.argument("run", type=FOLDER)
+@click.argument("question")
+@click.option("--html", type=FILE, help="Write the same as a page.")
+@json_option
+def design(run: Path, question: str, html: Path | None, as_json: bool) -> None:
+    """The script for one question, its calls as they happen, its graph, the answer."""
+    recipe = console.stored_recipe(run, checkpoint=True)
+    if not question.strip():
+        raise InputError("the question is empty")
+    with console.stdout_for_json(as_json):
+        from mxa_lite.ask import ask, drawn, kind_of, opened, printable
+
+        quiet: Any = lambda made: None  # noqa: E731
+        with opened(run) as sampler:
+            asked = ask(sampler, question, kind_of(run, recipe), quiet if as_json else _tell)
+        if html is not None:
+            from mxa_lite.serve import answer_page
+
+            html.write_text(answer_page(asked), encoding="utf-8")
+    result = asked.to_json()
+    if as_json:
+        console.print_json(result)
+        return
+    if lines := drawn(result["graph"]["nodes"]):
+        click.echo("\n".join(["--- graph", *lines]))
+    if asked.reason is not None:
+        click.echo(f"the design failed ({printable(asked.reason)}); a single agent answered")
+    click.echo(f"answer: {printable(asked.answer or 'none')}")
+
+
+@cli.command()
+@click.argument("run", type=FOLDER)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="By default any free one.")
+def serve(run: Path, port: int) -> None:
+    """The report, live, and a box to ask a question; for this machine only."""
+    console.stored_recipe(run)
+    from mxa_lite.serve import Server
+
+    try:
+        server = Server(run, port)
+    except OSError as error:
+        raise InputError(f"--port {port}: {error.strerror}") from None
+    click.echo(f"{server.link}\nCtrl-C ends it.")
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        click.echo()
+    finally:
+        server.server_close()

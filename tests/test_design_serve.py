@@ -1,0 +1,200 @@
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from contextlib import closing
+from threading import Thread
+
+import pytest
+from handmade import NASTY, SCRIPT, call, execution, run_folder
+
+from mxa_lite import ask as asking
+from mxa_lite.engine import Completion
+from mxa_lite.errors import InputError
+from mxa_lite.recipe_file import load
+from mxa_lite.rollout import Sampler
+from mxa_lite.sandbox import Limits, Sandbox
+from mxa_lite.serve import MAX_BODY, Server, answer_page
+from mxa_lite.tree import Design, Outcome, Question, Tree
+
+
+class Speaker:
+    """An engine that says what it is told: one text per role."""
+
+    def __init__(self, designer, executor="<delivery>\\boxed{4}</delivery>"):
+        self.texts = {"designer": designer, "executor": executor}
+
+    def generate(self, requests):
+        texts = [self.texts[r.role] for r in requests]
+        return [Completion(t, [1, 2], [3, 4], [0.0, 0.0], False, False) for t in texts]
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox(Limits(5)) as box:
+        yield box
+
+
+def asked(sandbox, reply, *sets, question="What is 2 + 2?"):
+    seen = []
+    recipe = load("arithmetic", sets)
+    sampler = Sampler(Speaker(reply), sandbox, None, recipe)
+    return asking.ask(sampler, question, "math", seen.append), seen
+
+
+def test_a_design_answers_and_every_call_is_shown_in_order(sandbox):
+    result, seen = asked(sandbox, f"```python\n{SCRIPT}```")
+    assert (result.answer, result.reason) == ("4", None)
+    assert isinstance(seen[0], Design)
+    assert [made.path for made in seen[1:]] == ["0.0", "0.1", "0.2"]
+    data = result.to_json()
+    assert (data["pattern"], data["outcome"], data["fallback"]) == ("vote", "ok", False)
+    assert len(data["calls"]) == 3
+    json.dumps(data, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("no idea", "no_script"),
+        ("```python\nx = (\n```", "syntax_error"),
+        ("```python\nAgent('a', 'b')(question)\nraise ValueError('oh')\n```", "crashed"),
+        ("```python\nAgent('a', 'b')(question)\n```", "no_answer"),
+        ("```python\nanswer('4')\n```", "no_calls"),
+    ],
+)
+def test_when_the_design_fails_a_single_agent_answers_and_it_is_said(sandbox, reply, reason):
+    result, seen = asked(sandbox, reply)
+    assert result.answer == "4"
+    assert result.reason.startswith(reason)
+    assert seen[-1].agent == "single"
+    assert result.to_json()["fallback"] is True
+    assert reason in answer_page(result)
+
+
+def test_a_single_agent_run_has_no_design_to_fail(sandbox):
+    result, seen = asked(sandbox, "", "method=single_agent")
+    assert (result.answer, result.reason, len(seen)) == ("4", None, 1)
+
+
+def test_an_empty_question_is_refused(sandbox):
+    with pytest.raises(InputError, match="empty"):
+        asked(sandbox, "", question=" \n")
+
+
+def test_the_tree_on_a_terminal_nests_members_and_spells_out_escapes():
+    nodes = [
+        {"name": "a", "kind": "agent", "path": "0.0", "parents": [], "error": None},
+        {"name": "b\x1b[2J", "kind": "agent", "path": "0.1", "parents": ["0.0"], "error": "bad"},
+        {"name": "v", "kind": "ensemble", "path": "0", "parents": [], "error": None},
+    ]
+    assert asking.drawn(nodes) == [
+        "└─ v (ensemble)",
+        "   └─ a (agent)",
+        "   └─ b\\x1b[2J (agent) <- a  failed: bad",
+    ]
+
+
+def test_the_kind_of_a_run_s_questions(tmp_path):
+    run = run_folder(tmp_path / "mine")
+    assert asking.kind_of(run, load("arithmetic")) == "math"
+    assert asking.kind_of(tmp_path, load("arithmetic", ["task.kind=code"])) == "code"
+
+
+# serve
+
+
+def canned(text):
+    if "broken" in text:
+        raise InputError("no checkpoint yet")
+    design = Design(call("designer", "", SCRIPT), SCRIPT, "vote", executions=[execution(True)])
+    tree = Tree(Question("asked", text, "asked"), [design])
+    return asking.Asked(tree, f"4 {NASTY}", None)
+
+
+@pytest.fixture
+def server(tmp_path):
+    run = run_folder(tmp_path / "mine")
+    with closing(Server(run, answerer=canned)) as made:
+        made.close = made.server_close
+        thread = Thread(target=made.serve_forever, args=(0.02,))
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+def get(url, data=None, **headers):
+    body = None if data is None else urllib.parse.urlencode(data).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as response:
+            return response.status, response.read().decode(), response.headers
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(), error.headers
+
+
+def test_the_link_shows_the_report_and_a_box(server):
+    status, html, headers = get(server.link)
+    assert status == 200
+    assert '<form method="post" action="ask">' in html
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+
+
+def test_it_listens_on_this_machine_only(server):
+    assert server.server_address[0] == "127.0.0.1"
+
+
+def test_without_the_token_or_from_another_host_there_is_nothing(server):
+    base = f"http://127.0.0.1:{server.server_port}"
+    for url in (base, f"{base}/", f"{base}/wrong/", server.link[:-2] + "/", f"{server.link}x"):
+        assert get(url)[0] == 404
+    assert get(server.link, Host="evil.example")[0] == 404
+    assert get(f"{base}/wrong/ask", {"question": "1 + 1"})[0] == 404
+    assert get(server.link, {"question": "1 + 1"})[0] == 404
+
+
+def test_two_servers_have_two_tokens(server, tmp_path):
+    with closing(Server(tmp_path)) as other:
+        other.close = other.server_close
+        assert other.token != server.token
+
+
+def test_a_question_is_answered_and_stays_text(server):
+    status, html, _ = get(f"{server.link}ask", {"question": f"What? {NASTY}"})
+    assert status == 200
+    assert "What? &lt;/script&gt;" in html
+    assert "<img" not in html
+    assert html.count("<script") == 2  # the packed rollout and our own
+
+
+def test_what_cannot_be_answered_is_said(server):
+    status, html, _ = get(f"{server.link}ask", {"question": "broken"})
+    assert status == 400
+    assert "no checkpoint yet" in html
+
+
+def test_a_long_body_is_refused_unread(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
+    connection.putrequest("POST", f"/{server.token}/ask")
+    connection.putheader("Content-Length", str(MAX_BODY + 1))
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_the_page_follows_the_run(server):
+    before = get(f"{server.link}version")[1]
+    assert f'data-version="{before}"' in get(server.link)[1]
+    with (server.run / "metrics.jsonl").open("a") as file:
+        file.write((server.run / "metrics.jsonl").read_text().splitlines()[-1] + "\n")
+    assert get(f"{server.link}version")[1] != before
+    assert f'data-version="{before}"' not in get(server.link)[1]
+
+
+def test_outcomes_of_a_design_without_answer():
+    design = Design(call("designer", "", SCRIPT), SCRIPT, "vote")
+    design.executions.append(execution(False, Outcome.OK))
+    design.executions[0].answer = ""
+    assert asking._failure(design) == "no_answer"
