@@ -103,55 +103,47 @@ def shape_of(name: str) -> Shape:
     raise InputError(f'plan: the shape of "{name}" is not known; known: {known}, or a local folder')
 
 
-def _lora_parameters(shape: Shape, recipe: Recipe) -> int:
-    targets = recipe.lora.targets
-    adapted = [
-        size for name, size in shape.linears().items() if targets == "all-linear" or name in targets
-    ]
-    one = shape.layers * recipe.lora.r * sum(fan_in + fan_out for fan_in, fan_out in adapted)
-    return one * (1 if recipe.model.adapters == "shared" else 2)
-
-
-def _block_bytes(shape: Shape, b: int) -> int:
-    """What autograd keeps of one block, per token: norms, projections, rotary, MLP, LoRA inputs."""
-    h, i = shape.hidden, shape.intermediate
-    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    kept = b * (5 * h + 2 * q + 2 * kv + 4 * i)
-    casts = 4 * (4 * h + q + i) if b < 4 else 0  # norms in fp32; PEFT casts LoRA's inputs to it
-    return kept + casts
-
-
 def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict[str, int]:
     """Bytes per part, by the module's formula. b: bytes of the dtype; gpu: with checkpointing."""
-    linear = shape.layers * sum(i * o for i, o in shape.linears().values())
-    table = shape.vocab * shape.hidden * (1 if shape.tied else 2)
-    per_weight = NF4_BYTES if recipe.model.quantization == "4bit" else b
-    lora = _lora_parameters(shape, recipe)
-    both = recipe.schedule.mode == "coupled" or recipe.model.adapters == "shared"
-    moments = {"adamw_torch": 8, "sgd": 0}.get(recipe.train.optim, 2)
-    lengths = recipe.rollout.max_completion_tokens
+    h, i, layers, sizes = shape.hidden, shape.intermediate, shape.layers, shape.linears()
+    q, kv = sizes["q_proj"][1], sizes["k_proj"][1]
+    lengths, train, targets = (
+        recipe.rollout.max_completion_tokens,
+        recipe.train,
+        recipe.lora.targets,
+    )
+
+    linear = layers * sum(fan_in * fan_out for fan_in, fan_out in sizes.values())
+    table = shape.vocab * h * (1 if shape.tied else 2)
+    adapted = [size for name, size in sizes.items() if targets == "all-linear" or name in targets]
+    lora = layers * recipe.lora.r * sum(map(sum, adapted))  # of one adapter
+    adapters = 1 if recipe.model.adapters == "shared" else 2
+    learning = adapters if recipe.schedule.mode == "coupled" else 1
+    moments = {"adamw_torch": 8, "sgd": 0}.get(train.optim, 2)
+
+    tokens = max(train.tokens_per_micro_batch, recipe.model.max_length)
+    block = b * (5 * h + 2 * q + 2 * kv + 4 * i)  # norms, projections, rotary, MLP
+    if b < 4:
+        block += 4 * (4 * h + q + i)  # norms in fp32; PEFT casts LoRA's inputs to it
     longest = max(lengths.designer, lengths.executor)
-    budget = recipe.train.tokens_per_micro_batch
-    tokens = max(budget, recipe.model.max_length)
-    block = _block_bytes(shape, b)
-    saved = shape.layers * shape.hidden * b
-    logit_tokens = max(longest, budget // longest * longest)
+    logit_tokens = max(longest, train.tokens_per_micro_batch // longest * longest)
     copies = b + 4 * 4
     if gpu and recipe.model.loader != "plain":
         logit_tokens, copies = min(LOGIT_CHUNK, logit_tokens), b + 2 * 4
+
     cache = max(recipe.generation_tokens, recipe.model.max_length)
-    executions = recipe.train.questions * recipe.rollout.designs * recipe.rollout.executions
     shortest = min(lengths.designer, lengths.executor)
+    executions = train.questions * recipe.rollout.designs * recipe.rollout.executions
     rows = min(max(1, cache // shortest), executions)
-    per_token = 2 * shape.layers * shape.kv_heads * shape.head_dim * b
+    per_token = 2 * layers * kv * b
     prompts = cache * (1 - shortest / recipe.model.max_length)  # at most, the rest is reserved
-    inside = b * (3 * shape.intermediate + 7 * shape.hidden) + (4 * shape.intermediate) * (b < 4)
-    prefill = int(prompts * (per_token + inside))
+    prefill = int(prompts * (per_token + b * (3 * i + 7 * h) + (4 * i if b < 4 else 0)))
     return {
-        "weights": int(linear * per_weight + table * b),
-        "adapters": 4 * lora,
-        "optimizer": (4 if both else 2) * lora + moments * lora,
-        "activations": tokens * (saved + block if gpu else shape.layers * block),
+        "weights": int(linear * (NF4_BYTES if recipe.model.quantization == "4bit" else b))
+        + table * b,
+        "adapters": 4 * lora * adapters,
+        "optimizer": lora * (4 * learning + moments * adapters),
+        "activations": tokens * (layers * h * b + block if gpu else layers * block),
         "logits": logit_tokens * shape.vocab * copies,
         "kv_cache": cache * per_token,
         "sampling": max(rows * shape.vocab * 4 * 3, prefill - cache * per_token),
@@ -167,53 +159,35 @@ def total(parts: dict[str, int]) -> int:
     return fixed + max(update, generation)
 
 
-# Knobs in the order in which to try them: of memory alone, then those that change what is learned.
-_FREE = ("model.quantization", "generation_tokens", "train.tokens_per_micro_batch", "train.optim")
-_COSTLY = ("model.max_length", "lora.r")
-
-
-def _lower(recipe: Recipe, key: str) -> dict[str, Any]:
-    """The settings that take a knob one step down; empty at its end."""
-    value = attrgetter(key)(recipe)
-    if key == "model.quantization":
-        return {key: "4bit"} if value == "none" else {}
-    if key == "train.optim":
-        return {key: "adamw_8bit"} if value == "adamw_torch" else {}
-    half = value // 2
-    if key == "lora.r":
-        return {key: half} if half >= 8 else {}
-    if key != "model.max_length":  # no batch is smaller than its longest row
-        return {key: half} if half >= recipe.model.max_length else {}
-    caps = {
-        "rollout.max_completion_tokens.designer": half // 2,
-        "rollout.max_completion_tokens.executor": half // 2,
-        "train.tokens_per_micro_batch": half,
-        "generation_tokens": half,
-    }
-    lowered = {name: cap for name, cap in caps.items() if attrgetter(name)(recipe) > cap}
-    return {key: half, **lowered} if half >= 1024 else {}
+def _lowered(recipe: Recipe, free: bool) -> list[dict[str, int]]:
+    """One step down: of each batch (free), or of the lengths, which changes what is learned."""
+    batches = ("generation_tokens", "train.tokens_per_micro_batch")
+    if free:  # no batch is smaller than its longest row
+        halves = {key: attrgetter(key)(recipe) // 2 for key in batches}
+        return [{key: n} for key, n in halves.items() if n >= recipe.model.max_length]
+    half = recipe.model.max_length // 2
+    roles = (f"rollout.max_completion_tokens.{role}" for role in ("designer", "executor"))
+    caps = dict.fromkeys(batches, half) | dict.fromkeys(roles, half // 2)
+    over = {key: cap for key, cap in caps.items() if attrgetter(key)(recipe) > cap}
+    return [{"model.max_length": half, **over}] if half >= 1024 else []
 
 
 def _advice(shape: Shape, recipe: Recipe, limit: float) -> list[str]:
     """`key=value` settings, the one that saves most first, until it fits or nothing is left."""
-    lowered: dict[str, Any] = {}
-    size = total(estimate(shape, recipe))
-    while size > limit:
-        best: tuple[int, dict[str, Any], Recipe] | None = None
-        for keys in (_FREE, _COSTLY):
-            for settings in (_lower(recipe, key) for key in keys):
-                changed = override(recipe, settings)
-                then = total(estimate(shape, changed))
-                if then < size and (best is None or then < best[0]):
-                    best = (then, settings, changed)
-            if best:
-                break
-        if best is None:
-            lowered["model.name"] = "a smaller model"
+    chosen: dict[str, Any] = {}
+
+    def size(settings: dict[str, int]) -> int:
+        return total(estimate(shape, override(recipe, settings)))
+
+    while (now := size({})) > limit:
+        steps = [s for s in _lowered(recipe, True) if size(s) < now] or _lowered(recipe, False)
+        if not steps:
+            chosen["model.name"] = "a smaller model"
             break
-        size, settings, recipe = best
-        lowered.update(settings)
-    return [f"{key}={value}" for key, value in lowered.items()]
+        best = min(steps, key=size)
+        recipe = override(recipe, best)
+        chosen |= best
+    return [f"{key}={value}" for key, value in chosen.items()]
 
 
 def plan(recipe: Recipe, vram_gb: float) -> dict[str, Any]:
@@ -237,8 +211,8 @@ def describe(result: dict[str, Any], vram_gb: float) -> str:
     """The plan as lines for a person."""
     lines = [f"{name:<12} {size:8.2f} GB" for name, size in result["parts"].items()]
     verdict = "fits" if result["fits"] else "does not fit"
-    lines.append(f"peak         {result['total_gb']:8.2f} GB: {verdict} {vram_gb:g} GB")
-    lines.append("(peak: the larger of activations + logits and kv_cache + sampling, and the rest)")
+    lines.append(f"{'peak':<12} {result['total_gb']:8.2f} GB: {verdict} {vram_gb:g} GB (it holds")
+    lines.append("activations + logits or kv_cache + sampling, whichever is more, and the rest)")
     if result["lower_first"]:
         lines.append("lower first: " + "  ".join(f"--set {s}" for s in result["lower_first"]))
     return "\n".join(lines)

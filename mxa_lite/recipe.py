@@ -29,6 +29,7 @@ def _number(value: Any) -> Any:
 Count = Annotated[int, BeforeValidator(_number), Field(ge=0)]
 Positive = Annotated[int, BeforeValidator(_number), Field(gt=0)]
 Real = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+Above = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
 
 
@@ -101,7 +102,7 @@ class Rollout(Block):
 
     designs: Positive = 4
     executions: Positive = 4
-    temperature: Annotated[float, BeforeValidator(_number), Field(gt=0)] = 1.0
+    temperature: Above = 1.0
     max_completion_tokens: Annotated[Lengths, BeforeValidator(_both)] = Lengths()
     max_calls: Positive = 32
     max_script_chars: Positive = 20_000
@@ -178,7 +179,7 @@ class SandboxSpec(Block):
     """The least isolation a run accepts, and what one script may use."""
 
     require: Literal["rlimits", "landlock", "seccomp", "namespaces"] = "rlimits"
-    seconds: Annotated[float, BeforeValidator(_number), Field(gt=0)] = 10
+    seconds: Above = 10
     memory_mb: Positive = 512
     disk_mb: Positive = 64
 

@@ -39,7 +39,7 @@ for _tag, _pattern, _first in (
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: `!!int x`
         first = " ".join(str(error).split()).replace('"<unicode string>", ', "")
         raise RecipeError(f"{where}: not valid YAML: {first}") from None
 
