@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 
 from mxa_lite.engine import Engine
 from mxa_lite.errors import InputError
-from mxa_lite.models import ROLES, Policy
+from mxa_lite.models import ROLES, Policy, exact_adapters
 from mxa_lite.recipe import Recipe
 
 Chat = list[dict[str, str]]
@@ -94,35 +94,36 @@ def warm_start(
         policy.activate(role)
         policy.learning()
         with tempfile.TemporaryDirectory() as scratch:
-            trainer = (_PlainSFT if cpu else SFTTrainer)(
-                model=policy.model,
-                args=SFTConfig(
-                    output_dir=scratch,
-                    max_steps=cold.steps,
-                    learning_rate=cold.learning_rate,
-                    lr_scheduler_type="cosine",
-                    warmup_steps=min(10, cold.steps // 10),
-                    per_device_train_batch_size=cold.batch_size,
-                    gradient_accumulation_steps=1,
-                    weight_decay=0.0,
-                    optim="adamw_torch",
-                    max_length=recipe.model.max_length,
-                    packing=False,
-                    completion_only_loss=True,
-                    gradient_checkpointing=not cpu,
-                    use_cpu=cpu,
-                    bf16=not cpu and torch.cuda.is_bf16_supported(),
-                    fp16=not cpu and not torch.cuda.is_bf16_supported(),
-                    seed=recipe.seed,
-                    logging_steps=max(1, cold.steps // 5),
-                    save_strategy="no",
-                    report_to="none",
-                    disable_tqdm=True,
-                    dataloader_pin_memory=False,
-                ),
-                train_dataset=Dataset.from_list(rows(engine, chats[role])),
-                processing_class=policy.tokenizer,
-            )
+            with exact_adapters(policy.model):
+                trainer = (_PlainSFT if cpu else SFTTrainer)(
+                    model=policy.model,
+                    args=SFTConfig(
+                        output_dir=scratch,
+                        max_steps=cold.steps,
+                        learning_rate=cold.learning_rate,
+                        lr_scheduler_type="cosine",
+                        warmup_steps=min(10, cold.steps // 10),
+                        per_device_train_batch_size=cold.batch_size,
+                        gradient_accumulation_steps=1,
+                        weight_decay=0.0,
+                        optim="adamw_torch",
+                        max_length=recipe.model.max_length,
+                        packing=False,
+                        completion_only_loss=True,
+                        gradient_checkpointing=not cpu,
+                        use_cpu=cpu,
+                        bf16=not cpu and torch.cuda.is_bf16_supported(),
+                        fp16=not cpu and not torch.cuda.is_bf16_supported(),
+                        seed=recipe.seed,
+                        logging_steps=max(1, cold.steps // 5),
+                        save_strategy="no",
+                        report_to="none",
+                        disable_tqdm=True,
+                        dataloader_pin_memory=False,
+                    ),
+                    train_dataset=Dataset.from_list(rows(engine, chats[role])),
+                    processing_class=policy.tokenizer,
+                )
             trainer.remove_callback(PrinterCallback)
             trainer.train()
             logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

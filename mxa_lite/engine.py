@@ -13,13 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from mxa_lite.models import Policy
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # batch sizes generated in
 STEP = 16  # prompts are padded to a multiple of this, and at least to it
 NOISE = 1 << 14  # random numbers drawn at once per row, at most
+SMALL = 8  # batches below this size are not worth splitting
 
 
 @dataclass(frozen=True)
@@ -74,31 +80,62 @@ class GumbelNoise(LogitsProcessor):
 
     def __init__(self, seeds: list[int], temperatures: list[float], device: torch.device) -> None:
         self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        self.scale = torch.tensor([t or 1.0 for t in temperatures], device=device)[:, None]
-        self.greedy = torch.tensor([t == 0 for t in temperatures], device=device)[:, None]
+        self.temperatures = torch.tensor(temperatures, device=device)[:, None]
         self.logps: list[torch.Tensor] = []
-        self.chunk = torch.empty(len(seeds), 0, 0)
-        self.used = 0
+        self.chunk = torch.empty(len(seeds), 0, 0, device=device)
+        self.used = self.spare = 0
 
-    def _noise(self, vocabulary: int, device: torch.device) -> torch.Tensor:
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rows only, each where its own noise stands."""
+        self.generators = [self.generators[row] for row in rows]
+        self.temperatures = self.temperatures[rows]
+        self.chunk = self.chunk[rows]
+
+    def start(self, rows: int) -> None:
+        """Begin a batch of `rows`, those beyond our own being copies of the first."""
+        self.logps = []
+        self.spare = rows - len(self.generators)
+
+    def _noise(self, vocabulary: int) -> torch.Tensor:
         """(rows, vocabulary) uniform numbers; drawn in chunks whose size the vocabulary decides."""
         if self.used == self.chunk.shape[1]:
             steps = max(1, NOISE // vocabulary)
-            self.chunk = torch.stack(
-                [torch.rand(steps, vocabulary, generator=g, device=device) for g in self.generators]
-            )
-            self.used = 0
+            drawn = [
+                torch.rand(steps, vocabulary, generator=g, device=self.chunk.device)
+                for g in self.generators
+            ]
+            self.chunk, self.used = torch.stack(drawn), 0
         self.used += 1
-        return self.chunk[:, self.used - 1]
+        return self._filled(self.chunk[:, self.used - 1])
+
+    def _filled(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.cat([rows, rows[:1].expand(self.spare, -1)]) if self.spare else rows
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        scaled = scores.float() / self.scale
-        uniform = self._noise(scores.shape[-1], scores.device).clamp_min_(1e-20)
-        gumbel = -torch.log(-torch.log(uniform).clamp_max_(-1e-20))
-        noisy = torch.where(self.greedy, scaled, scaled + gumbel)
+        temperatures = self._filled(self.temperatures)
+        scaled = scores.float() / torch.where(temperatures == 0, 1.0, temperatures)
+        uniform = self._noise(scores.shape[-1]).clamp(min=1e-20)
+        gumbel = -torch.log(-torch.log(uniform).clamp(max=-1e-20))
+        noisy = torch.where(temperatures == 0, scaled, scaled + gumbel)
         chosen = noisy.argmax(-1, keepdim=True)
         self.logps.append((scaled.gather(-1, chosen) - scaled.logsumexp(-1, keepdim=True))[:, 0])
         return noisy
+
+
+class HalfEnded(StoppingCriteria):
+    """Stops a batch when at most half of its rows still go on, since ended rows cost as much."""
+
+    def __init__(self, rows: int, width: int, ends: list[int]) -> None:
+        self.rows, self.width = rows, width
+        self.ends = torch.tensor(ends)
+        self.ended = torch.zeros(rows, dtype=torch.bool)
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        last = input_ids[: self.rows, -1:].cpu()
+        self.ended |= (last == self.ends).any(1)
+        going = self.rows - int(self.ended.sum())
+        stop = self.rows >= SMALL and going <= self.rows // 2
+        return torch.full((len(input_ids),), stop, device=input_ids.device)
 
 
 class Engine:
@@ -195,25 +232,66 @@ class Engine:
     def _batch(
         self, batch: list[int], requests: Sequence[Request], prompts: list[tuple[list[int], bool]]
     ) -> list[tuple[int, Completion]]:
+        """Generate one batch; whenever half of its rows have ended, the others go on without."""
+        noise = GumbelNoise(
+            [seed_of(requests[i].key) for i in batch],
+            [requests[i].temperature for i in batch],
+            self.policy.device,
+        )
+        tokens: dict[int, list[int]] = {i: [] for i in batch}
+        logps: dict[int, list[float]] = {i: [] for i in batch}
+        left, limit = list(batch), requests[batch[0]].max_tokens
+        while left:
+            done = len(tokens[left[0]])
+            new, seen = self._continue(
+                [prompts[i][0] + tokens[i] for i in left], noise, limit - done
+            )
+            for row, i in enumerate(left):
+                end = next((t for t, x in enumerate(new[row]) if x in self.ends), len(new[row]))
+                tokens[i] += new[row][: end + 1]
+                logps[i] += seen[row][: end + 1]
+            going = [
+                row
+                for row, i in enumerate(left)
+                if tokens[i][-1] not in self.ends and len(tokens[i]) < limit
+            ]
+            noise.keep(going)
+            left = [left[row] for row in going]
+        self.stats.prompt_tokens += sum(len(prompts[i][0]) for i in batch)
+        self.stats.completion_tokens += sum(map(len, tokens.values()))
+        decode = self.policy.tokenizer.decode
+        return [
+            (
+                i,
+                Completion(
+                    text=decode(tokens[i], skip_special_tokens=True),
+                    prompt_ids=prompts[i][0],
+                    completion_ids=tokens[i],
+                    logps=logps[i],
+                    truncated=tokens[i][-1] not in self.ends,
+                    prompt_cut=prompts[i][1],
+                ),
+            )
+            for i in batch
+        ]
+
+    def _continue(
+        self, texts: list[list[int]], noise: GumbelNoise, limit: int
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """New tokens of each row and their log-probs, until enough rows have ended."""
         tokenizer, device = self.policy.tokenizer, self.policy.device
-        rows = bucket(len(batch))
-        width = self._padded(max(len(prompts[i][0]) for i in batch))
-        filled = batch + batch[:1] * (rows - len(batch))  # spare rows repeat the first
+        rows, width = bucket(len(texts)), self._padded(max(map(len, texts)))
         ids = torch.full((rows, width), tokenizer.pad_token_id)
         mask = torch.zeros(rows, width, dtype=torch.long)
-        for row, i in enumerate(filled):
-            prompt = prompts[i][0]
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        noise = GumbelNoise(
-            [seed_of(requests[i].key) for i in filled],
-            [requests[i].temperature for i in filled],
-            device,
-        )
+        for row in range(rows):  # spare rows repeat the first
+            text = texts[row if row < len(texts) else 0]
+            ids[row, width - len(text) :] = torch.tensor(text)
+            mask[row, width - len(text) :] = 1
+        noise.start(rows)
         out = self.policy.model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
-            max_new_tokens=requests[batch[0]].max_tokens,
+            max_new_tokens=limit,
             do_sample=False,
             temperature=None,
             top_p=None,
@@ -222,18 +300,7 @@ class Engine:
             eos_token_id=self.ends,
             pad_token_id=tokenizer.pad_token_id,
             logits_processor=LogitsProcessorList([noise]),
+            stopping_criteria=StoppingCriteriaList([HalfEnded(len(texts), width, self.ends)]),
         )
-        logps = torch.stack(noise.logps, 1).tolist()
-        texts = []
-        for row, i in enumerate(batch):
-            tokens = out[row, width:].tolist()
-            end = next((t for t, token in enumerate(tokens) if token in self.ends), None)
-            kept = tokens if end is None else tokens[: end + 1]
-            text = tokenizer.decode(kept, skip_special_tokens=True)
-            prompt, cut = prompts[i]
-            seen = logps[row][: len(kept)]
-            texts.append((i, Completion(text, prompt, kept, seen, end is None, cut)))
-            self.stats.prompt_tokens += len(prompts[i][0])
-            self.stats.completion_tokens += len(kept)
         self.stats.batches.append((rows, width))
-        return texts
+        return out[: len(texts), width:].tolist(), torch.stack(noise.logps, 1).tolist()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,6 +198,19 @@ def keep_differentiable(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+@contextlib.contextmanager
+def exact_adapters(model: Any) -> Iterator[None]:
+    """Keep the adapters' float32 weights through the start of a TRL trainer.
+
+    Over a quantized base TRL casts adapters to bfloat16 when a trainer is made (seen in 1.15). A
+    step of 1e-3 on a weight of 0.05 is then mostly rounding, and small models do not learn.
+    """
+    kept = [(p, p.data) for p in model.parameters() if p.requires_grad]
+    yield
+    for parameter, data in kept:
+        parameter.data = data
 
 
 def load(recipe: Recipe) -> Policy:

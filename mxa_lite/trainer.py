@@ -21,7 +21,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from mxa_lite.batching import MicroBatch, micro_batches, trajectories
 from mxa_lite.engine import seed_of
-from mxa_lite.models import Policy
+from mxa_lite.models import Policy, exact_adapters
 from mxa_lite.recipe import Recipe
 from mxa_lite.tree import Tree
 
@@ -119,13 +119,14 @@ class RoleTrainer(GRPOTrainer):  # type: ignore[misc]
         self.interrupted = interrupted
         self.trees: list[Tree] = []
         self.numbers: dict[str, Any] = {}
-        super().__init__(
-            model=policy.model,
-            args=config(recipe, folder),
-            reward_funcs=_unused_reward,
-            train_dataset=Dataset.from_dict({"prompt": ["", ""]}),  # the trees replace the rows
-            processing_class=policy.tokenizer,
-        )
+        with exact_adapters(policy.model):
+            super().__init__(
+                model=policy.model,
+                args=config(recipe, folder),
+                reward_funcs=_unused_reward,
+                train_dataset=Dataset.from_dict({"prompt": ["", ""]}),  # trees replace the rows
+                processing_class=policy.tokenizer,
+            )
         self.remove_callback(PrinterCallback)
         limits = recipe.rollout.max_completion_tokens
         self.limits = {"designer": limits.designer, "executor": limits.executor}

@@ -19,16 +19,16 @@ Chat = list[dict[str, str]]
 
 # system prompt of an agent -> how often the corpus answers it with care
 SOLVE = {
-    "Work step by step.": 0.55,
-    "Write every step.": 0.5,
-    prompts.SINGLE_SYSTEM: 0.35,
-    "Be quick.": 0.2,
-    "Answer at once.": 0.15,
-    "Guess the answer.": 0.1,
+    "Work step by step.": 0.6,
+    "Write every step.": 0.55,
+    prompts.SINGLE_SYSTEM: 0.4,
+    "Be quick.": 0.3,
+    "Answer at once.": 0.25,
+    "Guess the answer.": 0.2,
 }
-JUDGE = {"Check each answer.": 0.4, "Pick one answer.": 0.2}
-CRITIC = {"Look for a mistake.": 0.4, "Say if it is right.": 0.2}
-NAMES = ("solver", "worker", "helper", "thinker")
+JUDGE = {"Check each answer.": 0.5, "Pick one answer.": 0.25}
+CRITIC = {"Look for a mistake.": 0.5, "Say if it is right.": 0.25}
+NAMES = ("solver", "helper")
 BROKEN = 0.06  # share of designs that do not run
 
 

@@ -1,0 +1,37 @@
+"""What tests share: a loaded tiny policy, and trees it generated itself."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: threads that wait by spinning starve each other on a shared machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+
+from mxa_lite import recipe_file
+from mxa_lite.recipe import Recipe
+
+
+def small(*sets: str) -> Recipe:
+    """The embedded recipe in a small shape, with `--set` overrides."""
+    return recipe_file.load(
+        "arithmetic",
+        (
+            "rollout.max_completion_tokens={designer: 64, executor: 24}",
+            "train.questions=2",
+            "rollout.designs=2",
+            "rollout.executions=2",
+            "train.warmup_steps=0",
+            "train.learning_rate=1e-3",
+            "cold_start={method: none}",
+            *sets,
+        ),
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads() -> None:
+    import torch
+
+    torch.set_num_threads(2)

@@ -1,0 +1,83 @@
+"""Trajectories and micro-batches."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from made_trees import call, trees
+
+from mxa_lite.batching import Trajectory, micro_batches, pack, role_totals, trajectories
+
+CPU = torch.device("cpu")
+
+
+def test_only_the_learning_roles_have_trajectories() -> None:
+    made = trees()
+    assert {t.role for t in trajectories(made, ["designer"])} == {"designer"}
+    assert len(trajectories(made, ["designer"])) == 4
+    calls = sum(len(e.calls) for tree in made for d in tree.designs for e in d.executions)
+    assert len(trajectories(made, ["designer", "executor"])) == 4 + calls
+
+
+def test_calls_at_temperature_0_are_not_trained_on() -> None:
+    made = trees()
+    made[0].designs[0].executions[0].calls[0].temperature = 0.0
+    before = len(trajectories(trees(), ["executor"]))
+    assert len(trajectories(made, ["executor"])) == before - 1
+
+
+def test_a_micro_batch_holds_one_role_and_one_temperature() -> None:
+    made = trees()
+    made[1].designs[0].executions[0].calls[0].temperature = 0.5
+    batches = micro_batches(trajectories(made, ["designer", "executor"]), 512, 0, CPU)
+    kinds = {(b.role, b.temperature) for b in batches}
+    assert kinds == {("designer", 1.0), ("executor", 1.0), ("executor", 0.5)}
+
+
+def test_padded_tokens_stay_under_the_budget_and_the_longest_come_first() -> None:
+    rng = random.Random(1)
+    calls = [call(rng, "a", 1.0) for _ in range(40)]
+    batches = list(pack(calls, 300))
+    assert sum(map(len, batches)) == 40
+    lengths = [max(len(c.prompt_ids) for c in some) for some in batches]
+    assert lengths == sorted(lengths, reverse=True)
+    found = [Trajectory("executor", c) for c in calls]
+    for batch in micro_batches(found, 300, 0, CPU):
+        inputs = batch.inputs
+        rows = len(inputs["advantages"])
+        assert rows == 1 or inputs["prompt_ids"].numel() + inputs["completion_ids"].numel() <= 300
+
+
+def test_no_row_is_lost_or_doubled() -> None:
+    found = trajectories(trees(3, questions=5), ["executor"])
+    batches = micro_batches(found, 200, 0, CPU)
+    kept = sorted(x for b in batches for x in b.inputs["advantages"].tolist())
+    assert kept == pytest.approx(sorted(t.call.advantage for t in found))
+
+
+def test_num_items_in_batch_counts_the_tokens_of_the_same_role() -> None:
+    """The designer's tokens do not dilute the executor's mean, whichever micro-batch a row is in."""
+    found = trajectories(trees(), ["designer", "executor"])
+    for batch in micro_batches(found, 200, 0, CPU):
+        tokens = sum(len(t.call.completion_ids) for t in found if t.role == batch.role)
+        assert float(batch.inputs["num_items_in_batch"]) == tokens
+
+
+def test_rows_without_advantage_count_but_are_not_computed() -> None:
+    found = trajectories(trees(), ["designer"])
+    found[0].call.advantage = 0.0
+    batches = micro_batches(found, 10_000, 0, CPU)
+    assert sum(len(b.inputs["advantages"]) for b in batches) == len(found) - 1
+    assert role_totals(found)["designer"][1] == len(found)
+    everything = micro_batches(found, 10_000, 0, CPU, keep_all=True)
+    assert sum(len(b.inputs["advantages"]) for b in everything) == len(found)
+
+
+def test_prompts_are_padded_left_and_completions_right() -> None:
+    found = trajectories(trees(), ["designer"])
+    for batch in micro_batches(found, 10_000, 7, CPU):
+        prompt, mask = batch.inputs["prompt_ids"], batch.inputs["prompt_mask"]
+        assert bool((mask[:, -1] == 1).all()) and bool((prompt[mask == 0] == 7).all())
+        assert bool((batch.inputs["completion_mask"][:, 0] == 1).all())
