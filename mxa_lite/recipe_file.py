@@ -47,7 +47,7 @@ def _parse(text: str, where: str) -> Any:
 def shipped() -> list[str]:
     """Names of the recipes in the package, such as "arithmetic" or "ablations/schedule-coupled"."""
     found = (p.relative_to(SHIPPED).with_suffix("").as_posix() for p in SHIPPED.rglob("*.yaml"))
-    return sorted(name for name in found if name != "base")
+    return sorted(name for name in found if name.rpartition("/")[2] != "base")
 
 
 def find(source: str | Path, beside: Path | None = None) -> Path:
@@ -66,7 +66,8 @@ def find(source: str | Path, beside: Path | None = None) -> Path:
         return SHIPPED / f"{plain}.yaml"
     names = shipped()
     close = difflib.get_close_matches(plain, names, 1)
-    hint = f'did you mean "{close[0]}"?' if close else f"shipped ones: {', '.join(names)}"
+    top = ", ".join(name for name in names if "/" not in name)
+    hint = f'did you mean "{close[0]}"?' if close else f"`mxa-lite recipes` lists {top} and more"
     raise RecipeError(f'no recipe "{name}"; {hint}')
 
 

@@ -193,7 +193,7 @@ def test_keys_that_a_method_does_not_use_are_no_error():
 
 def test_unknown_recipe_names_the_nearest():
     assert 'did you mean "arithmetic"?' in refused("arithmetik")
-    assert "shipped ones: arithmetic" in refused("no-such.yaml")
+    assert "lists arithmetic, gsm8k" in refused("no-such.yaml")
 
 
 def test_a_run_folder_is_a_recipe(write, tmp_path):
