@@ -59,7 +59,8 @@ for call in calls:
 print("\\n" + mark + json.dumps(values), file=out)
 """
 
-# A call not yet asked is noted and stands in as something every test code can go on with.
+# A call not yet asked is noted, and a hole stands in that most test code can go on with; asserts
+# have become `_check(...)`, which goes on too, so that one round finds all calls.
 _JUDGE = """
 import random
 class Hole:
@@ -71,33 +72,30 @@ class Hole:
         return iter(())
 for name in "add radd sub rsub mul rmul truediv mod neg abs round getitem call".split():
     setattr(Hole, f"__{name}__", lambda self, *a: self)
-for name in "eq ne lt le gt ge bool contains".split():
+for name in "lt le gt ge contains".split():
     setattr(Hole, f"__{name}__", lambda self, *a: True)
 inf, nan = float("inf"), float("nan")
-known = {k: v and eval(v) for k, v in known.items()}
 def _ask(call):
     if call not in known:
         missing.append(call)
         return Hole()
-    if known[call] is None:
-        raise RuntimeError("the answer gave no value")
-    return known[call][0]
+    return eval(known[call])[0]  # "0" stands for no value, and has no [0]
+def _check(value):
+    passed[-1] = bool(value) and passed[-1]
 def stand_in(name):
-    def ask(*args, **kwargs):
-        named = "".join(f",{k}={encode(v)}" for k, v in kwargs.items())
-        return _ask(f"{name}(*{encode(args)}{named})")
-    return ask
+    return lambda *args: _ask(f"{name}(*{encode(args)})")
 out, sys.stdout, missing, passed = sys.stdout, io.StringIO(), [], []
 for test in tests:
-    space = {"__name__": "tests", "_ask": _ask, **{name: stand_in(name) for name in names}}
     random.seed(0)
-    before = len(missing)
+    passed.append(True)
+    before, space = len(missing), {"__name__": "tests"}
     try:
         exec(setup, space)
+        space |= {"_ask": _ask, "_check": _check} | {name: stand_in(name) for name in names}
         exec(test, space)
-        passed.append(len(missing) == before)
+        _check(len(missing) == before)
     except Exception:
-        passed.append(False)
+        passed[-1] = False
 print("\\n" + mark + json.dumps([passed, missing]), file=out)
 """
 
@@ -150,6 +148,13 @@ def _root(node: ast.AST) -> str | None:
     return node.id if isinstance(node, ast.Name) else None
 
 
+class _Checks(ast.NodeTransformer):
+    """Turns asserts into `_check(...)`."""
+
+    def visit_Assert(self, node: ast.Assert) -> ast.Expr:
+        return ast.Expr(ast.Call(ast.Name("_check", ast.Load()), [node.test], []))
+
+
 class _Test(ast.NodeTransformer):
     """One test; what the answer computes is cut out of it and becomes `_ask("its source")`.
 
@@ -161,15 +166,18 @@ class _Test(ast.NodeTransformer):
     def __init__(self, source: str, given: frozenset[str]) -> None:
         tree = ast.parse(source)
         read, bound = _names(tree)
-        self.source, self.calls, self.expected = source, list[str](), None
-        self.names = read - bound - given
-        if len(tree.body) != 1 or not isinstance(test := tree.body[0], ast.Assert):
-            return
+        self.calls, self.names = list[str](), read - bound - given
+        self.expected: tuple[Any] | None = None
+        if len(tree.body) == 1 and isinstance(tree.body[0], ast.Assert):
+            self._cut(tree.body[0])
+            self.names = set()
+        self.source = ast.unparse(ast.fix_missing_locations(_Checks().visit(tree)))
+
+    def _cut(self, test: ast.Assert) -> None:
         if not self.names:  # a function that is called like a builtin one
             calls = (node for node in ast.walk(test.test) if isinstance(node, ast.Call))
             self.names = {name for name in [_root(next(calls, test))] if name}
-        check = test.test
-        sides, own = list[ast.expr](), list[bool]()
+        check, sides, own = test.test, list[ast.expr](), list[bool]()
         if isinstance(check, ast.Compare) and [type(op) for op in check.ops] == [ast.Eq]:
             sides = [check.left, *check.comparators]
             own = [bool(_names(side)[0] & self.names) for side in sides]
@@ -179,11 +187,6 @@ class _Test(ast.NodeTransformer):
             check.left, check.comparators = sides[0], sides[1:]
         else:
             test.test = self.visit(check)
-        test.msg, self.source, self.names = (
-            None,
-            ast.unparse(ast.fix_missing_locations(tree)),
-            set(),
-        )
 
     def _ask(self, node: ast.expr) -> ast.expr:
         self.calls.append(ast.unparse(node))
@@ -198,11 +201,11 @@ class _Test(ast.NodeTransformer):
 
 def _asserts(question: Question, sources: list[str], answer: str) -> Grading:
     before, setup = question.meta.get("before", ""), question.meta.get("setup", "")
-    trees = [ast.parse(text) for text in (setup, *sources)]
+    trees = [ast.parse(text) for text in (before, setup, *sources)]
     bases = [n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
     modules = {b.id for b in bases if isinstance(b, ast.Name)} & sys.stdlib_module_names
-    read, bound = _names(trees[0])
-    given = _BUILTINS | modules
+    given = _BUILTINS | modules | _names(trees[0])[1] - {question.meta.get("entry")}
+    read, bound = _names(trees[1])
     shared = not read - bound - given  # else the setup uses the answer and is the probe's alone
     tests = [_Test(source, given | (bound if shared else frozenset())) for source in sources]
     imports = "".join(f"import {name}\n" for name in sorted(modules))
@@ -222,15 +225,13 @@ def _asserts(question: Question, sources: list[str], answer: str) -> Grading:
             passed[i] = bool(test.expected) and known[test.calls[0]] == test.expected
         if not judged:
             break
-        code = [tests[i].source for i in judged]
-        names = sorted(set().union(*(tests[i].names for i in judged)))
         data = {
-            "tests": code,
-            "names": names,
-            "known": {k: v and repr(v) for k, v in known.items()},
+            "tests": [tests[i].source for i in judged],
+            "names": sorted(set().union(*(tests[i].names for i in judged))),
+            "known": {call: repr(value or 0) for call, value in known.items()},
+            "setup": "\n".join([imports, before, setup if shared else ""]),
         }
-        head = imports + (setup if shared else "")
-        (result,) = yield [(_program(_JUDGE, mark=_MARK, setup=head, **data), "")]
+        (result,) = yield [(_program(_JUDGE, mark=_MARK, **data), "")]
         verdicts, wanted = _reported(result) or ([False] * len(judged), [])
         for i, verdict in zip(judged, verdicts, strict=True):
             passed[i] = verdict

@@ -17,6 +17,8 @@ from mxa_lite.errors import InputError
 from mxa_lite.sandbox import Limits, Sandbox
 from mxa_lite.tree import Question
 
+_YES_NO = ("True", "False", "Yes", "No", "yes", "no")
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -43,6 +45,7 @@ class Grader:
     ) -> None:
         self._require, self._limits, self._ratio = sandbox_require, limits, ratio
         self._worker = grade_math.Worker(seconds)
+        self._scorer = grade_math.Worker(seconds, "reasoning_gym")
         self._sandbox: Sandbox | None = None
         self._seen: dict[str, float] = {}  # request -> what the worker said
 
@@ -55,6 +58,7 @@ class Grader:
     def close(self) -> None:
         """Ends the worker and the sandbox."""
         self._worker.close()
+        self._scorer.close()
         if self._sandbox is not None:
             self._sandbox.close()
             self._sandbox = None
@@ -76,11 +80,16 @@ class Grader:
     def _math(self, question: Question, answer: str) -> Verdict:
         if not answer.strip():
             return Verdict(0.0, "empty answer")
-        if "gym" in question.meta and (not question.gold or not grade_math.number(question.gold)):
-            return self._ask({"gym": question.meta["gym"], "answer": grade_math.final(answer)})
-        if question.gold is None:
+        gold, place = question.gold, question.meta.get("gym")
+        if gold is None and not place:
             return Verdict(0.0, "no gold answer")
-        same = grade_math.compare(question.gold, answer, bool(question.meta.get("choices")))
+        choices = bool(question.meta.get("choices"))
+        same = False if gold is None else grade_math.compare(gold, answer, choices)
+        # its scorers misread numbers, and one takes any text for True
+        plain = gold is not None and (grade_math.number(gold) is not None or gold in _YES_NO)
+        if place and same is not True and not plain:
+            final = grade_math.final(answer)
+            return self._ask({"gym": place, "question": question.text, "answer": final})
         if isinstance(same, list):
             return self._ask({"pairs": same})
         return Verdict(float(same), "equal" if same else "different")
@@ -88,7 +97,8 @@ class Grader:
     def _ask(self, request: dict[str, Any]) -> Verdict:
         key = json.dumps(request)
         if key not in self._seen:
-            self._seen[key] = self._worker.ask(request)
+            worker = self._scorer if "gym" in request else self._worker
+            self._seen[key] = worker.ask(request)
         return Verdict(self._seen[key], "equal" if self._seen[key] == 1 else "not shown equal")
 
     def _code(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:

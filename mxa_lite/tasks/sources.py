@@ -90,7 +90,7 @@ def _mbpp(row: Row) -> Question:
 def _humaneval(row: Row) -> Question:
     text = f"Write this function, whole and with its imports:\n{row['prompt']}"
     test = f"{row['test']}\ncheck({row['entry_point']})"
-    return code(text, [test], before=row["prompt"])  # the prompt's helpers and imports
+    return code(text, [test], before=row["prompt"], entry=row["entry_point"])  # its helpers too
 
 
 def _calls(text: str, stub: str, name: str, pairs: list[tuple[list[Any], Any]]) -> Question:
