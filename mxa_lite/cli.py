@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -178,6 +179,9 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    # Before torch is imported: threads that wait by spinning slow two busy processes on one
+    # machine many times over.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(console.run_command(cli))
 
 

@@ -16,7 +16,9 @@ from types import FrameType
 from typing import Any
 
 import click
+import datasets
 import torch
+import transformers
 from tqdm import tqdm
 
 from mxa_lite import coldstart, embedded, evaluate, models, recipe_file, tasks
@@ -52,6 +54,8 @@ def load_policy(recipe: Recipe) -> models.Policy:
         torch.set_num_threads(recipe.threads)
     for name in ("transformers", "trl", "peft", "bitsandbytes", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     return models.load(recipe)
 
 
