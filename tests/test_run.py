@@ -1,0 +1,154 @@
+"""Whole runs on the tiny model: folder, resume after kill -9, Ctrl-C, finished runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mxa_lite.run import questions_for
+from mxa_lite.tree import Question
+
+SHAPE = {
+    "rollout.max_completion_tokens": "{designer: 64, executor: 24}",
+    "train.questions": "2",
+    "rollout.designs": "2",
+    "rollout.executions": "2",
+    "schedule.period": "2",
+    "train.steps": "4",
+    "train.save_every": "2",
+    "eval.questions": "0",
+    "cold_start.method": "none",
+}
+
+
+def command(folder: Path, *more: str, **sets: str) -> list[str]:
+    pairs = {**SHAPE, **{k.replace("__", "."): v for k, v in sets.items()}}
+    flags = [word for key, value in pairs.items() for word in ("--set", f"{key}={value}")]
+    return [
+        sys.executable, "-m", "mxa_lite", "run", "arithmetic", "--output", str(folder),
+        *flags, *more,
+    ]  # fmt: skip
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("seconds"), line.pop("memory")
+    return lines
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of four steps: two of the executor, two of the designer."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    subprocess.run(command(folder, eval__questions="4", eval__samples="1"), check=True)
+    return folder
+
+
+def test_a_run_leaves_everything_the_design_names(finished: Path) -> None:
+    for name in ("recipe.yaml", "metrics.jsonl", "eval.json", "summary.json", "report.html"):
+        assert (finished / name).stat().st_size > 0
+    for step in ("step-00000", "step-00002", "step-00004"):
+        for role in ("designer", "executor"):
+            folder = finished / "checkpoints" / step / role
+            assert (folder / "adapter_model.safetensors").is_file()
+    assert len(list((finished / "rollouts").glob("step-*.jsonl"))) == 4
+
+
+def test_steps_and_roles_follow_the_schedule(finished: Path) -> None:
+    lines = metrics(finished)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert [line["role"] for line in lines] == ["executor"] * 2 + ["designer"] * 2
+
+
+def test_the_swap_table_has_four_cells_on_the_same_questions(finished: Path) -> None:
+    results = json.loads((finished / "eval.json").read_text())
+    swap = results["swap"]
+    assert set(swap) == {"cold_cold", "trained_cold", "cold_trained", "trained_trained"}
+    assert {cell["questions"] for cell in swap.values()} == {4}
+    assert swap["cold_cold"] == results["cold"]["designed"]
+    assert swap["trained_trained"] == results["final"]["designed"]
+    modes = {"designed", "designed_greedy", "single", "single_greedy", "self_consistency"}
+    assert set(results["cold"]) == set(results["final"]) == modes
+
+
+def test_the_frozen_role_is_the_same_file_through_the_others_stage(finished: Path) -> None:
+    def weights(step: str, role: str) -> bytes:
+        path = finished / "checkpoints" / step / role / "adapter_model.safetensors"
+        return path.read_bytes()
+
+    assert weights("step-00000", "designer") == weights("step-00002", "designer")
+    assert weights("step-00000", "executor") != weights("step-00002", "executor")
+    assert weights("step-00002", "executor") == weights("step-00004", "executor")
+    assert weights("step-00002", "designer") != weights("step-00004", "designer")
+
+
+def test_a_killed_run_resumes_to_the_same_metrics(finished: Path, tmp_path: Path) -> None:
+    """kill -9 in the third step, after the checkpoint of step 2; then --resume."""
+    folder = tmp_path / "killed"
+    process = subprocess.Popen(command(folder, eval__questions="4", eval__samples="1"))
+    until(lambda: (folder / "rollouts" / "step-00003.jsonl").exists())
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run(
+        command(folder, "--resume", eval__questions="4", eval__samples="1"), check=True
+    )
+    assert metrics(folder) == metrics(finished)
+    for step in (1, 2, 3, 4):
+        name = f"step-{step:05d}.jsonl"
+        assert (folder / "rollouts" / name).read_text() == (
+            finished / "rollouts" / name
+        ).read_text()
+    swap = [json.loads((f / "eval.json").read_text())["swap"] for f in (folder, finished)]
+    assert swap[0] == swap[1]
+
+
+def test_ctrl_c_saves_a_checkpoint_and_ends_with_130(tmp_path: Path) -> None:
+    folder = tmp_path / "stopped"
+    process = subprocess.Popen(command(folder, train__save_every="100", train__steps="50"))
+    until(lambda: (folder / "rollouts" / "step-00001.jsonl").exists())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    saved = list((folder / "checkpoints").glob("step-*/trainer_state.json"))
+    assert len(saved) == 1
+    done = json.loads(saved[0].read_text())["global_step"]
+    assert [line["step"] for line in metrics(folder)] == list(range(1, done + 1))
+
+
+def test_resuming_a_finished_run_says_so_and_changes_nothing(finished: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    again = subprocess.run(
+        command(finished, "--resume", eval__questions="4", eval__samples="1"),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert again.returncode == 0 and "finished" in again.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+
+
+def test_batches_of_questions_are_a_function_of_seed_and_step() -> None:
+    rows = [Question(str(i), "q", "gsm8k" if i < 6 else "mbpp") for i in range(10)]
+    weights = [1 / 6] * 6 + [1 / 4] * 4  # both sources weigh the same
+    batch = questions_for(rows, weights, 1, 3, 4)
+    assert batch == questions_for(rows, weights, 1, 3, 4)
+    assert sorted(q.task for q in batch) == ["gsm8k"] * 2 + ["mbpp"] * 2
+    assert batch != questions_for(rows, weights, 2, 3, 4)
+
+
+def test_a_pass_over_the_questions_uses_each_once() -> None:
+    rows = [Question(str(i), "q", "t") for i in range(12)]
+    seen = [q.id for step in (1, 2, 3) for q in questions_for(rows, [1.0] * 12, 7, step, 4)]
+    assert sorted(seen, key=int) == [str(i) for i in range(12)]
+
+
+def until(ready: Any, seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
