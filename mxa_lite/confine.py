@@ -102,8 +102,9 @@ def _syscall(name: str, *args: int | bytes | None) -> int:
 
 
 def adopt_orphans() -> None:
-    """Descendants whose parents died become children of this process (Linux)."""
-    _syscall("prctl", 36, 1, 0, 0, 0)
+    """Descendants whose parents died become children of this process, on Linux."""
+    with contextlib.suppress(OSError):
+        _syscall("prctl", 36, 1, 0, 0, 0)
 
 
 def _enter_namespaces() -> None:

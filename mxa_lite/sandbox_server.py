@@ -115,10 +115,9 @@ class Server:
         self._children: dict[int, _Child] = {}
         self._outbox: deque[bytes] = deque()
         self._next_look = 0.0
-        if sys.platform == "linux":
-            confine.adopt_orphans()
-            with open("/proc/self/oom_score_adj", "w") as file:
-                file.write("900")  # short of memory, the kernel ends a script and not the trainer
+        confine.adopt_orphans()
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write("900")  # short of memory, the kernel ends a script and not the trainer
         self._confiner = confine.Confiner(at_most)
         self._folder = tempfile.mkdtemp(prefix="mxa-lite-")
         self._wake, write = os.pipe()

@@ -42,6 +42,14 @@ def children(pid: int) -> set[int]:
     return found
 
 
+def alive(pid: int | str) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 class World:
     """The trainer and its surroundings."""
 

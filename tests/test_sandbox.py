@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_world import children
+from hostile_world import alive, children
 
 from mxa_lite.confine import COVERS, LEVELS
 from mxa_lite.sandbox import CallRequest, Ended, Job, Limits, Sandbox, SandboxError
@@ -54,6 +54,14 @@ def rounds(
         for call in waiting:
             box.reply(call.job, call.id, reply(call))
     return made, sorted(ended, key=lambda end: end.job)
+
+
+def gone(pid: int | str) -> bool:
+    """Whether a process ends within 10 seconds."""
+    deadline = time.monotonic() + 10
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not alive(pid)
 
 
 def run(box: Sandbox, source: str, **kwargs: Any) -> Ended:
@@ -275,11 +283,13 @@ def test_a_dead_server_ends_its_scripts_and_is_replaced() -> None:
     with Sandbox(Limits()) as box:
         box.start(Job(ASK, "q"))
         box.poll(10)
+        (script,) = children(box._server.pid)
         os.kill(box._server.pid, signal.SIGKILL)
         box._server.wait()
         (ended,) = box.poll(10)
         assert isinstance(ended, Ended)
         assert (ended.outcome, ended.error) == (Outcome.CRASHED, "the sandbox server died")
+        assert gone(script)
         assert run(box, ASK).outcome is Outcome.OK
 
 
@@ -293,10 +303,7 @@ def test_nothing_outlives_a_kill_of_the_trainer() -> None:
     done = subprocess.run([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
     server, folder = done.stdout.split()
     assert done.returncode == -signal.SIGKILL
-    deadline = time.monotonic() + 10
-    while os.path.exists(f"/proc/{server}") and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not os.path.exists(f"/proc/{server}") and not os.path.exists(folder)
+    assert gone(server) and not os.path.exists(folder)
 
 
 def test_closing_leaves_no_process_and_no_folder() -> None:
