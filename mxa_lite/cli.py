@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -182,6 +183,8 @@ def main() -> None:
     # Before torch is imported: threads that wait by spinning slow two busy processes on one
     # machine many times over.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # It says at import that an optional CPU kernel is missing, which is harmless.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     sys.exit(console.run_command(cli))
 
 
