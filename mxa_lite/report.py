@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from pygments.lexers.python import PythonLexer
 from pygments.token import STANDARD_TYPES
@@ -28,9 +28,10 @@ from mxa_lite.runfolder import RunFolder
 BUDGET = 7_000_000  # bytes of rollouts in the page
 STEPS = 40  # steps with rollouts in the page, at most
 TEXT = 20_000  # characters of one text
-CALL_KEYS = ("agent", "path", "number", "temperature", "truncated", "prompt_cut", "advantage")
-EXECUTION_KEYS = ("outcome", "correct", "format", "reward")
-DESIGN_KEYS = ("pattern", "outcome", "reward")
+LONG = 40  # characters from which a text stands in the table
+MOST = 400  # entries of any list
+IDS = ("prompt_ids", "completion_ids")  # only counted
+LEFT_OUT = ("logps", "tests", "meta")
 
 
 def highlight(script: str) -> list[tuple[str, str]]:
@@ -44,63 +45,33 @@ def highlight(script: str) -> list[tuple[str, str]]:
     return found
 
 
-class Packer:
-    """Trees as compact JSON: every text once in a table, scripts as tokens, no token ids."""
+def pack(trees: Iterable[Mapping[str, Any]]) -> str:
+    """Trees of `Tree.to_json` as base64 of gzipped JSON, as `report.js` reads it.
 
-    def __init__(self) -> None:
-        self._texts: dict[str, int] = {}
-        self._scripts: dict[int, list[tuple[str, str]]] = {}
+    Without token ids; long texts stand once in a table, and every script has its tokens beside it.
+    """
+    texts: dict[str, int] = {}
 
-    def _text(self, text: str | None) -> int | None:
-        if not text:
-            return None
-        short = text if len(text) <= TEXT else f"{text[:TEXT]}\n[{len(text) - TEXT} more]"
-        return self._texts.setdefault(short, len(self._texts))
+    def lean(value: Any, key: str = "") -> Any:
+        if key in IDS:
+            return len(value)
+        if isinstance(value, dict):
+            return {k: lean(v, k) for k, v in value.items() if k not in LEFT_OUT}
+        if isinstance(value, list):
+            return [lean(item) for item in value[:MOST]]
+        if not isinstance(value, str) or len(value) < LONG:
+            return value
+        rest = f"\n[{len(value) - TEXT} more]" if len(value) > TEXT else ""
+        return {"text": texts.setdefault(value[:TEXT] + rest, len(texts))}
 
-    def _call(self, call: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            **{key: call[key] for key in CALL_KEYS},
-            "messages": [[m["role"], self._text(m["content"])] for m in call["messages"]],
-            "reply": self._text(call["reply"]),
-            "tokens": [len(call["prompt_ids"]), len(call["completion_ids"])],
-        }
-
-    def _execution(self, execution: Mapping[str, Any]) -> dict[str, Any]:
-        texts = ("answer", "error", "stdout", "stderr")
-        nodes = [{**n, "output": self._text(n.get("output"))} for n in execution["nodes"][:200]]
-        return {
-            **{key: execution[key] for key in EXECUTION_KEYS},
-            **{key: self._text(execution[key]) for key in texts},
-            "nodes": nodes,
-            "calls": [self._call(call) for call in execution["calls"]],
-        }
-
-    def _design(self, design: Mapping[str, Any]) -> dict[str, Any]:
-        script = self._text(design["script"])
-        if script is not None and script not in self._scripts:
-            self._scripts[script] = highlight(design["script"][:TEXT])
-        return {
-            **{key: design[key] for key in DESIGN_KEYS},
-            "script": script,
-            "error": self._text(design["error"]),
-            "call": self._call(design["call"]),
-            "executions": [self._execution(e) for e in design["executions"]],
-        }
-
-    def pack(self, trees: Iterable[Mapping[str, Any]]) -> str:
-        """Base64 of gzipped JSON, as `report.js` reads it. trees: of `Tree.to_json`."""
-        found = [
-            {
-                "id": tree["question"]["id"],
-                "question": self._text(tree["question"]["text"]),
-                "gold": self._text(tree["question"]["gold"]),
-                "designs": [self._design(design) for design in tree["designs"]],
-            }
-            for tree in trees
-        ]
-        data = {"trees": found, "texts": list(self._texts), "scripts": self._scripts}
-        packed = gzip.compress(json.dumps(data).encode(), compresslevel=9, mtime=0)
-        return base64.b64encode(packed).decode()
+    found = []
+    for tree in trees:
+        found.append(lean(tree))
+        for design, made in zip(tree["designs"], found[-1]["designs"], strict=True):
+            made["tokens"] = highlight((design["script"] or "")[:TEXT])
+    data = {"trees": found, "texts": list(texts)}
+    packed = gzip.compress(json.dumps(data).encode(), compresslevel=9, mtime=0)
+    return base64.b64encode(packed).decode()
 
 
 def spread_out(count: int) -> list[int]:
@@ -121,7 +92,7 @@ def sample(run: Path) -> list[dict[str, Any]]:
     size = 0
     for index in spread_out(len(paths))[:STEPS]:
         with paths[index].open(encoding="utf-8") as file:
-            data = Packer().pack(json.loads(line) for line in file)
+            data = pack(json.loads(line) for line in file)
         if chosen and size + len(data) > BUDGET:
             break
         size += len(data)
@@ -187,9 +158,15 @@ def figures(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates of the package; everything put into a page is escaped."""
     loader = PackageLoader("mxa_lite")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return Environment(
+        loader=loader,
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
 
 
 def page(**parts: Any) -> str:
@@ -200,7 +177,7 @@ def page(**parts: Any) -> str:
     empty = dict.fromkeys(("steps", "sections", "evaluation", "swap", "note", "recipe"), "")
     empty |= dict.fromkeys(("ask", "version", "answer", "back"), "")
     given = {**empty, "headline": {"cold": None, "final": None}, **parts}
-    page = _environment().get_template("report.html.j2")
+    page = environment().get_template("report.html.j2")
     return page.render(script=Markup(script), style=Markup(style), digest=digest, **given)
 
 

@@ -60,7 +60,7 @@ class Model:
 
 def answer_page(asked: Asked, back: bool = False) -> str:
     """The page of one question: answer, script, graph, transcript."""
-    packed = report.Packer().pack([asked.tree.to_json()])
+    packed = report.pack([asked.tree.to_json()])
     note = f"The design failed ({asked.reason}); a single agent answers." if asked.reason else ""
     return report.page(
         title="A question",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +11,7 @@ from mxa_lite import evaluate, tasks
 from mxa_lite.ask import opened
 from mxa_lite.credit import paid_correct
 from mxa_lite.evaluate import Attempt
+from mxa_lite.predictions import question_means
 from mxa_lite.rollout import Sampler
 from mxa_lite.stats import paired
 from mxa_lite.tree import Call, Design, Question
@@ -52,21 +51,6 @@ def fixed(
             for e in design.executions
         ]
     return found
-
-
-def read_predictions(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Question id -> its attempts, in order, of a file that `evaluate.save_predictions` wrote."""
-    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        rows[row["question"]].append(row)
-    return dict(rows)
-
-
-def question_means(path: Path) -> dict[str, float]:
-    """Question id -> share of its attempts that were correct."""
-    rows = read_predictions(path)
-    return {q: sum(r["correct"] for r in some) / len(some) for q, some in rows.items()}
 
 
 def _measured(run: Path, sets: tuple[str, ...], folder: Path, own: bool) -> dict[str, Any]:

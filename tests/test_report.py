@@ -45,6 +45,7 @@ def test_what_a_model_wrote_is_no_markup(tmp_path):
     html = report.build(run_folder(tmp_path / "mine")).read_text()
     assert "owned" not in html
     assert any(NASTY in text for text in rollouts(html)[0]["texts"])
+    assert "logps" not in rollouts(html)[0]["trees"][0]["designs"][0]["call"]
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "eval.json", "summary.json", "recipe.yaml"])

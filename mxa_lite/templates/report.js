@@ -89,9 +89,8 @@ function graph(nodes, text, choose) {
   const root = { path: null, children: [], parents: [] };
   const known = new Map();
   for (const node of nodes.slice(0, DRAWN)) {
-    if (typeof node.path === "string" && !known.has(node.path)) {
-      known.set(node.path, { ...node, parents: [].concat(node.parents ?? []), children: [] });
-    }
+    const made = { ...node, parents: node.parents.map(text), path: text(node.path), children: [] };
+    if (!known.has(made.path)) known.set(made.path, made);
   }
   const order = (a, b) => a.path.localeCompare(b.path, "en", { numeric: true });
   for (const box of [...known.values()].sort(order)) {
@@ -107,11 +106,11 @@ function graph(nodes, text, choose) {
     const style = box.error ? "failed" : box.children.length ? "group" : "";
     const group = shape("g", { tabindex: 0 });
     group.append(
-      shape("title", {}, `${box.name} (${box.kind})\n${box.error ?? text(box.output)}`),
+      shape("title", {}, `${text(box.name)} (${text(box.kind)})\n${text(box.error ?? box.output)}`),
       shape("rect", { x, y, width: box.w, height: box.h, rx: 5, class: style }),
-      shape("text", { x: x + 8, y: y + 16 }, cut(String(box.name), 17)),
+      shape("text", { x: x + 8, y: y + 16 }, cut(text(box.name), 17)),
       shape("text", { x: box.children.length ? x + box.w - 8 : x + 8, y: y + (box.children.length ? 16 : 31),
-        class: "sub", "text-anchor": box.children.length ? "end" : "start" }, cut(String(box.kind), 18)),
+        class: "sub", "text-anchor": box.children.length ? "end" : "start" }, cut(text(box.kind), 18)),
     );
     group.addEventListener("click", () => choose(box.path));
     group.addEventListener("keydown", (event) => event.key === "Enter" && choose(box.path));
@@ -136,12 +135,12 @@ function graph(nodes, text, choose) {
 function browse(data) {
   const asked = "asked" in document.getElementById("rollouts").dataset;  // nobody graded it
   const graded = (...tags) => (asked ? [] : tags);
-  const text = (index) => (index === null || index === undefined ? "" : data.texts[index]);
+  const text = (value) => String(value?.text === undefined ? value ?? "" : data.texts[value.text]);
   const said = (who, content) => [element("div", { class: "who" }, who), element("pre", {}, content)];
 
-  function script(index) {
+  function script(tokens) {
     const made = element("pre", { class: "script" });
-    for (const [style, part] of data.scripts[index] ?? [["", text(index)]]) {
+    for (const [style, part] of tokens) {
       made.append(style ? element("span", { class: style }, part) : part);
     }
     return made;
@@ -149,9 +148,9 @@ function browse(data) {
 
   function call(made, label) {
     const notes = [made.truncated && "truncated", made.prompt_cut && "prompt cut"].filter(Boolean);
-    const summary = [label, tag(`${made.tokens[0]} + ${made.tokens[1]} tokens`), ...graded(advantage(made.advantage))];
+    const summary = [label, tag(`${made.prompt_ids} + ${made.completion_ids} tokens`), ...graded(advantage(made.advantage))];
     return fold("call", [...summary, ...notes.map((note) => tag(note, "bad"))], (add) => {
-      for (const [role, content] of made.messages) add(...said(role, text(content)));
+      for (const { role, content } of made.messages) add(...said(role, text(content)));
       add(...said("reply", text(made.reply)));
     });
   }
@@ -163,9 +162,9 @@ function browse(data) {
       ...graded(tag(right ? "correct" : "wrong", right ? "good" : "bad"),
         tag("reward " + number(made.reward)), tag("format " + number(made.format)))];
     return fold("execution", summary, (add) => {
-      const calls = made.calls.map((c, i) => call(c, `call ${i + 1}: ${c.agent} (${c.path})`));
+      const calls = made.calls.map((c, i) => call(c, `call ${i + 1}: ${text(c.agent)} (${text(c.path)})`));
       const choose = (path) => {
-        const found = calls.filter((_, i) => (made.calls[i].path + ".").startsWith(path + "."));
+        const found = calls.filter((_, i) => (text(made.calls[i].path) + ".").startsWith(path + "."));
         found.forEach(open);
         found[0]?.scrollIntoView({ block: "nearest" });
       };
@@ -173,8 +172,8 @@ function browse(data) {
       if (made.error !== null) add(...said("error", text(made.error)));
       add(...calls);
       if (made.answer !== null) add(...said("answer", text(made.answer)));
-      if (made.stdout !== null) add(...said("printed", text(made.stdout)));
-      if (made.stderr !== null) add(...said("standard error", text(made.stderr)));
+      if (made.stdout) add(...said("printed", text(made.stdout)));
+      if (made.stderr) add(...said("standard error", text(made.stderr)));
     });
   }
 
@@ -184,7 +183,7 @@ function browse(data) {
     if (made.outcome) summary.push(tag(made.outcome, "bad"));
     return fold("design", summary, (add) => {
       if (made.error !== null) add(...said("error", text(made.error)));
-      if (made.script !== null) add(script(made.script));
+      if (made.tokens.length) add(script(made.tokens));
       if (made.call.messages.length) add(call(made.call, "the designer's call"));
       add(...made.executions.map(execution));
     });
@@ -192,9 +191,9 @@ function browse(data) {
 
   return data.trees.map((tree) => {
     const mean = tree.designs.reduce((sum, d) => sum + d.reward, 0) / Math.max(1, tree.designs.length);
-    return fold("question", [cut(text(tree.question), 110), ...graded(tag("mean reward " + number(mean)))], (add) => {
-      add(...said("question " + tree.id, text(tree.question)));
-      if (tree.gold !== null) add(...said("right answer", text(tree.gold)));
+    return fold("question", [cut(text(tree.question.text), 110), ...graded(tag("mean reward " + number(mean)))], (add) => {
+      add(...said("question " + text(tree.question.id), text(tree.question.text)));
+      if (tree.question.gold !== null) add(...said("right answer", text(tree.question.gold)));
       add(...tree.designs.map(design));
     });
   });
