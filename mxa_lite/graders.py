@@ -117,7 +117,7 @@ class Grader:
                 except StopIteration as end:
                     passed[i] = end.value
                     del waiting[i]
-                except (SyntaxError, ValueError):  # of a test, never of the answer
+                except (SyntaxError, ValueError, RecursionError):  # of a test, never of the answer
                     del waiting[i]
             programs = [program for batch in asked.values() for program in batch]
             if programs and self._sandbox is None:
@@ -166,12 +166,10 @@ def _graded_line(line: str) -> tuple[Question, str]:
     missing = [key for key in ("task", "answer") if key not in row]
     if missing or not {"gold", "tests"} & row.keys():
         raise ValueError(f"no {' or '.join(missing) or 'gold or tests'!r}")
-    tests, gold, answer = row.get("tests") or [], row.get("gold"), row["answer"]
-    if not isinstance(tests, list) or not all(map(grade_code.is_test, tests)):
+    tests, gold, answer = row.get("tests"), row.get("gold"), row["answer"]
+    if tests is not None and not (isinstance(tests, list) and all(map(grade_code.is_test, tests))):
         raise ValueError("'tests' is not a list of asserts or of {'input', 'output'}")
-    meta = {key: row[key] for key in ("setup", "choices") if key in row}
-    kind = "code" if "tests" in row else "math"
-    question = Question(str(line), "", str(row["task"]), kind, None, tests, meta)
-    if gold is not None:
-        question = Question(str(line), "", str(row["task"]), kind, str(gold), tests, meta)
+    meta = {"setup": str(row.get("setup") or ""), "choices": bool(row.get("choices"))}
+    kind, gold = "math" if tests is None else "code", None if gold is None else str(gold)
+    question = Question("", "", str(row["task"]), kind, gold, tests or [], meta)
     return question, "" if answer is None else str(answer)

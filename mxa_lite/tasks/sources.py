@@ -70,11 +70,7 @@ def generic(row: Row, columns: dict[str, str], kind: str | None = None) -> Quest
 
 
 def _problem(row: Row) -> Question:
-    return math(row["problem"], row["answer"])
-
-
-def _gsm8k(row: Row) -> Question:
-    return math(row["question"], row["answer"])
+    return math(row["problem" if "problem" in row else "question"], row["answer"])
 
 
 def _olympiad(row: Row) -> Question:
@@ -113,7 +109,7 @@ def _apps(row: Row) -> Question:
     return code(row["question"] + _STDIN, [{"input": i, "output": o} for i, o in lines])
 
 
-def _code_contests(row: Row) -> Question:
+def _contests(row: Row) -> Question:
     parts = [row.get(f"{name}_tests") or {} for name in ("public", "private", "generated")]
     tests = [
         {"input": given, "output": printed}
@@ -164,37 +160,33 @@ class Source:
     cite: str
 
 
-_MBPP, _CONTESTS = "google-research-datasets/mbpp full", "deepmind/code_contests default"
-_LCB = "livecodebench/code_generation_lite test6.jsonl"  # what came with release 6
 _OLYMPIAD = "Hothan/OlympiadBench OE_TO_maths_en_COMP train"
 _POLARIS = "POLARIS-Project/Polaris-Dataset-53K default train"
+_GSM8K, _APPS, _MBPP = "openai/gsm8k main", "codeparrot/apps", "google-research-datasets/mbpp full"
+_DEEP = "deepmind/code_contests default"
+_HUMANEVAL = "openai/openai_humaneval openai_humaneval test"
+_LCB = "livecodebench/code_generation_lite test6.jsonl"  # what came with release 6
+# fmt: off
 SOURCES = {
-    "gsm8k": Source(
-        _gsm8k, "openai/gsm8k main train", "openai/gsm8k main test", "arXiv 2110.14168"
-    ),
+    "gsm8k": Source(_problem, f"{_GSM8K} train", f"{_GSM8K} test", "arXiv 2110.14168"),
     "math500": Source(_problem, "", "HuggingFaceH4/MATH-500 default test", "arXiv 2305.20050"),
     "aime24": Source(_problem, "", "HuggingFaceH4/aime_2024 default train", "MAA, AIME 2024"),
     "aime25": Source(_problem, "", "math-ai/aime25 default test", "MAA, AIME 2025"),
     "olympiadbench": Source(_olympiad, "", _OLYMPIAD, "arXiv 2402.14008"),
     "polaris": Source(_problem, _POLARIS, "", "hkunlp.github.io/blog/2025/Polaris"),
     "mbpp": Source(_mbpp, f"{_MBPP} train", f"{_MBPP} test", "arXiv 2108.07732"),
-    "humaneval": Source(
-        _humaneval, "", "openai/openai_humaneval openai_humaneval test", "arXiv 2107.03374"
-    ),
-    "apps": Source(
-        _apps, "codeparrot/apps train.jsonl", "codeparrot/apps test.jsonl", "arXiv 2105.09938"
-    ),
-    "code_contests": Source(
-        _code_contests, f"{_CONTESTS} train", f"{_CONTESTS} test", "arXiv 2203.07814"
-    ),
+    "humaneval": Source(_humaneval, "", _HUMANEVAL, "arXiv 2107.03374"),
+    "apps": Source(_apps, f"{_APPS} train.jsonl", f"{_APPS} test.jsonl", "arXiv 2105.09938"),
+    "code_contests": Source(_contests, f"{_DEEP} train", f"{_DEEP} test", "arXiv 2203.07814"),
     "livecodebench": Source(_livecodebench, "", _LCB, "arXiv 2403.07974"),
 }
+# fmt: on
 PLACES = {place for source in SOURCES.values() for place in (source.train, source.test)} - {""}
 _SHAPES = {  # a column that only one of them has
     "test_list": _mbpp,
     "entry_point": _humaneval,
     "input_output": _apps,
-    "public_tests": _code_contests,
+    "public_tests": _contests,
     "public_test_cases": _livecodebench,
 }
 
