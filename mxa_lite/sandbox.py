@@ -36,7 +36,8 @@ from mxa_lite.tree import Outcome
 __all__ = ["CallRequest", "CodeResult", "Ended", "Job", "Limits", "Sandbox", "SandboxError"]
 
 _OUTPUT_BYTES = 64 << 10  # of stdout, and of stderr, that are kept
-_YOUNG = 0.05  # seconds in which a script that computes holds back the start of others
+_YOUNG = 0.05  # seconds in which a script that computes takes a core, as far as starts go
+_CROWD = 8  # scripts that compute, per core: with more, time spent in the queue is better spent
 _AWAY = 1.0  # seconds at most that are charged for a time in which nobody polls
 
 
@@ -94,12 +95,9 @@ class Sandbox:
 
         Blocks until there is one, or all scripts wait for replies, or the timeout (s) is over.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = time.monotonic() + (math.inf if timeout is None else timeout)
         self._pump(0)
-        while not self._events and not self.idle():
-            rest = None if deadline is None else deadline - time.monotonic()
-            if rest is not None and rest <= 0:
-                break
+        while not self._events and not self.idle() and (rest := deadline - time.monotonic()) > 0:
             self._pump(rest)
         events, self._events = self._events, []
         return sorted(events, key=_event_key)
@@ -134,15 +132,17 @@ class Sandbox:
         for index, (source, stdin) in enumerate(programs):
 
             def done(ended: Ended, status: int, index: int = index) -> None:
-                results[index] = _code_result(ended, status)
+                results[index] = CodeResult.of(ended, status)
 
             self._enqueue(_program(source, stdin), self.limits, done)
         while len(results) < len(programs):
-            self._pump(None)
+            self._pump(math.inf)
         return [results[index] for index in range(len(programs))]
 
     def close(self) -> None:
         """Ends every script and the server, and removes their folders."""
+        if self._selector.get_map() is None:
+            return  # closed already
         for run in [*self._runs.values()]:
             self._forget(run)
         self._queue.clear()
@@ -154,22 +154,29 @@ class Sandbox:
     def _enqueue(self, spec: dict[str, Any], limits: Limits, done: Done, owner: Any = None) -> int:
         run = Run(self._jobs, spec, limits, done, owner)
         self._jobs += 1
-        # a program goes first: a script that waits for its tool must not wait for scripts to end
-        self._queue.appendleft(run) if spec["program"] else self._queue.append(run)
+        # a tool goes first: the script that waits for it must not wait for others to end
+        self._queue.append(run) if owner is None else self._queue.appendleft(run)
         self._launch()
         return run.number
 
     def _startable(self) -> bool:
         full = len(self._runs) >= self._alive
-        return bool(self._queue) and (self._queue[0].spec["program"] or not full)
+        return bool(self._queue) and (self._queue[0].owner is not None or not full)
 
     def _launch(self) -> None:
         """Starts queued scripts, as many at once as there are cores."""
         if not self._startable():
             return
         now = time.monotonic()
-        young = sum(r.since is not None and now - r.started < _YOUNG for r in self._runs.values())
-        while self._startable() and young < self._cores:
+        ages = [
+            now - run.started
+            for run in self._runs.values()
+            if run.since is not None and not run.tools
+        ]
+        free = min(
+            self._cores - sum(age < _YOUNG for age in ages), _CROWD * self._cores - len(ages)
+        )
+        while self._startable() and free > 0:
             run = self._queue.popleft()
             run.started = run.since = now
             ours, theirs = socket.socketpair()
@@ -177,17 +184,17 @@ class Sandbox:
             self._runs[run.number] = run
             self._channels[run.number] = (ours, bytearray())
             self._selector.register(ours, selectors.EVENT_READ, run)
-            start = {"job": run.number, "owner": run.owner, "limits": asdict(run.limits)}
-            self._tell(start, theirs)
+            message = {"job": run.number, "owner": run.owner, "limits": asdict(run.limits)}
+            self._tell(message, theirs)
             theirs.close()
             self._send(run, run.spec)
-            young += 1
+            free -= 1
 
     # the loop
 
-    def _pump(self, timeout: float | None) -> None:
-        """Waits for something to happen and handles it."""
-        now, wait = time.monotonic(), math.inf if timeout is None else timeout
+    def _pump(self, wait: float) -> None:
+        """Waits for something to happen, `wait` seconds at most, and handles it."""
+        now = time.monotonic()
         for run in self._runs.values():
             if run.since is not None:
                 run.since += max(0.0, now - max(run.since, self._left) - _AWAY)
@@ -241,7 +248,7 @@ class Sandbox:
         def done(ended: Ended, status: int) -> None:
             run.tools.discard(request.id)
             if run.number in self._runs and run.verdict is None:
-                self._answer(run, request.id, _tool_reply(_code_result(ended, status)))
+                self._answer(run, request.id, CodeResult.of(ended, status).as_reply())
 
         rest = (run.limits.seconds - run.seconds(time.monotonic())) / 2  # so it can tell of it
         limits = replace(run.limits, seconds=rest)
@@ -344,14 +351,14 @@ class Sandbox:
             "MALLOC_ARENA_MAX": "1",  # else every thread takes 64 MB of the memory limit
             "TMPDIR": tempfile.gettempdir(),
         }
-        options = [str(theirs.fileno()), self._at_most]
+        number, nothing = theirs.fileno(), subprocess.DEVNULL
         self._server = subprocess.Popen(
-            [sys.executable, "-S", "-s", "-B", "-P", server, *options],
+            [sys.executable, "-S", "-s", "-B", "-P", server, str(number), self._at_most],
             env=environment,
             cwd="/",
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            pass_fds=[number],
+            stdin=nothing,
+            stdout=nothing,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
@@ -389,16 +396,3 @@ def _event_key(event: CallRequest | Ended) -> tuple[Any, ...]:
     if isinstance(event, Ended):
         return (event.job, 1)
     return (event.job, 0, path_key(event.path), event.number)
-
-
-def _code_result(ended: Ended, status: int) -> CodeResult:
-    good = ended.outcome in (Outcome.NO_ANSWER, Outcome.NO_CALLS, Outcome.OK)
-    outcome = Outcome.OK if good else ended.outcome
-    return CodeResult(ended.stdout, ended.stderr, status, outcome)
-
-
-def _tool_reply(result: CodeResult) -> str:
-    if result.outcome is Outcome.OK:
-        return result.stdout
-    last = result.stderr.strip().splitlines()[-1:] or [str(result.outcome)]
-    return f"{result.stdout}error: {last[0]}"

@@ -55,6 +55,19 @@ class CodeResult:
     exit_code: int
     outcome: Outcome
 
+    @classmethod
+    def of(cls, ended: Ended, status: int) -> CodeResult:
+        """From the end of a program, which neither calls nor answers."""
+        silent = ended.outcome in (Outcome.NO_ANSWER, Outcome.NO_CALLS)
+        return cls(ended.stdout, ended.stderr, status, Outcome.OK if silent else ended.outcome)
+
+    def as_reply(self) -> str:
+        """What a script's tool returns."""
+        if self.outcome is Outcome.OK:
+            return self.stdout
+        last = self.stderr.strip().splitlines()[-1:] or [str(self.outcome)]
+        return f"{self.stdout}error: {last[0]}"
+
 
 @dataclass(frozen=True)
 class CallRequest:

@@ -311,6 +311,7 @@ def test_closing_leaves_no_process_and_no_folder() -> None:
     box.start(Job("open('f', 'w').write('x')\nwhile True: pass", "q"))
     box.poll(0.3)
     box.close()
+    box.close()
     assert box._server.poll() is not None and not os.path.exists(box._folder)
 
 
@@ -320,3 +321,10 @@ def test_a_script_imports_what_honest_scripts_need(box: Sandbox) -> None:
     lines += ["with tempfile.TemporaryDirectory() as d: shutil.copyfile(__import__('os').__file__,"]
     source = "\n".join(lines) + " d + '/x')\nprint(zoneinfo.ZoneInfo('UTC'))"
     assert run(box, source).stdout == "UTC\n"
+
+
+def test_scripts_that_wait_for_tools_do_not_hold_up_the_tools() -> None:
+    source = "print(MathEnvironment().execute('print(6 * 7)'))"
+    with Sandbox(Limits(), alive=40) as box:
+        _, ended = rounds(box, *[source] * 40)
+    assert {end.stdout for end in ended} == {"42\n\n"}
