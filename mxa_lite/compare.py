@@ -83,9 +83,9 @@ def members(sources: Sequence[str], seeds: Sequence[int], output: Path) -> list[
                 recipe = recipe_file.load(source, [f"seed={seed}"])
                 made.append(Member(stem, output / "runs" / f"{stem}-seed{seed}", recipe, source))
         for member in made:
-            if (member.path / "recipe.yaml").is_file():
-                if key := diff(stored_recipe(member.path), member.recipe):
-                    raise InputError(f"{member.path}: holds a run with another {key}")
+            exists = (member.path / "recipe.yaml").is_file()
+            if exists and (key := diff(stored_recipe(member.path), member.recipe)):
+                raise InputError(f"{member.path}: holds a run with another {key}")
             found.setdefault((member.key, member.recipe.seed), member)
     first, *others = found.values()
     for other in others:
