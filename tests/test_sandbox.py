@@ -267,7 +267,6 @@ def test_every_promise_names_a_level() -> None:
     assert {level for _, level in COVERS} == set(LEVELS)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="no subreaper: confine.py says so")
 def test_no_daemon_stays_even_where_processes_are_allowed(tmp_path: Path) -> None:
     daemon = (
         "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
