@@ -60,7 +60,7 @@ def _measured(run: Path, sets: tuple[str, ...], folder: Path, own: bool) -> dict
         data = tasks.load(recipe.task, recipe.seed, training=False)
         questions = data.test[: recipe.eval.questions]
         results: dict[str, Any] = evaluate.measure(sampler, questions, folder)
-        if own and recipe.method == "metaagent":
+        if own and recipe.method == "metaagent" and "fixed_single" not in results:
             more = fixed(sampler, questions, recipe.eval.samples, recipe.rollout.temperature)
             evaluate.save_predictions(more, folder)
             results |= {mode: evaluate.summarize(attempts) for mode, attempts in more.items()}

@@ -4,8 +4,10 @@ import re
 
 import pytest
 from handmade import run_folder
+from test_cli import assert_refused, mxa
 
 from mxa_lite import compare as comparing
+from mxa_lite import recipe_file
 from mxa_lite.errors import InputError, RunError
 from mxa_lite.recipe_file import load, shipped
 
@@ -68,6 +70,19 @@ def test_other_tasks_and_other_questions_are_refused(tmp_path, sets, message):
     with pytest.raises(InputError, match=message):
         run(a, b, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_refusals_are_exit_2_before_anything_heavy_is_imported(tmp_path):
+    a, b = run_folder(tmp_path / "a"), run_folder(tmp_path / "b", ("task=gsm8k",))
+    for args, message in (
+        (["compare", a, b], "differ in task.name"),
+        (["compare", a, "--seeds", "x"], 'must look like "1,2,3"'),
+        (["eval", a], "no checkpoint yet"),
+        (["design", a, "1 + 1?"], "no checkpoint yet"),
+        (["serve", tmp_path], "not a run folder"),
+        (["exec", recipe_file.find("base"), "--question", "?", "--model", a], "no checkpoint yet"),
+    ):
+        assert_refused(mxa(*args, cwd=tmp_path), message)
 
 
 def test_runs_measured_on_other_questions_are_refused(tmp_path):

@@ -10,6 +10,8 @@ import pytest
 from handmade import NASTY, SCRIPT, call, execution, run_folder
 
 from mxa_lite import ask as asking
+from mxa_lite import systems
+from mxa_lite.check import check
 from mxa_lite.engine import Completion
 from mxa_lite.errors import InputError
 from mxa_lite.recipe_file import load
@@ -198,3 +200,22 @@ def test_outcomes_of_a_design_without_answer():
     design.executions.append(execution(False, Outcome.OK))
     design.executions[0].answer = ""
     assert asking._failure(design) == "no_answer"
+
+
+class Right:
+    """A grader that finds everything right."""
+
+    def grade_many(self, pairs):
+        return [asking.Verdict(1.0, "right")] * len(pairs)
+
+
+def test_every_fixed_system_runs_and_is_of_its_pattern(sandbox):
+    sampler = Sampler(Speaker(""), sandbox, Right(), load("arithmetic"))
+    found = systems.fixed(sampler, [Question("q", "2 + 2?", "arithmetic", gold="4")], 2, 1.0)
+    calls = {"single": 1, "vote": 3, "judge": 3, "reflect": 3, "debate": 5, "chain": 2}
+    assert set(found) == {f"fixed_{pattern}" for pattern in calls}
+    for mode, attempts in found.items():
+        pattern = mode.removeprefix("fixed_")
+        assert check(systems.SYSTEMS[pattern], 32).pattern == pattern
+        assert [(a.outcome, a.answer, a.correct) for a in attempts] == [("ok", "4", 1.0)] * 2
+        assert len(attempts[0].calls) == calls[pattern]
