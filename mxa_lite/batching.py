@@ -79,23 +79,19 @@ def micro_batches(
     tokens: int,
     pad: int,
     device: torch.device,
-    keep_all: bool = False,
-    totals: dict[str, tuple[float, float]] | None = None,
 ) -> list[MicroBatch]:
     """Micro-batches of a step.
 
-    Rows whose advantage is exactly 0 give no gradient: they count in every mean but are computed
-    only with `keep_all` (a KL term needs them). totals: role -> (loss tokens, rows) of all
-    processes, when there are several.
+    Rows whose advantage is exactly 0 give no gradient (there is no KL or entropy term): they count
+    in every mean but are not computed.
     """
-    totals = totals or role_totals(found)
+    totals = role_totals(found)
     batches = []
     for role, temperature in sorted({(t.role, t.call.temperature) for t in found}):
         calls = [
             t.call
             for t in found
-            if (t.role, t.call.temperature) == (role, temperature)
-            and (keep_all or t.call.advantage != 0)
+            if (t.role, t.call.temperature) == (role, temperature) and t.call.advantage != 0
         ]
         items, rows = totals[role]
         for some in pack(calls, tokens):

@@ -140,7 +140,6 @@ class Train(Block):
         "dapo"
     )
     clip: Real = 0.2
-    beta: Real = 0.0
     weight_decay: Real = 0.01
     max_grad_norm: Real = 1.0
     tokens_per_micro_batch: Positive = 8192
@@ -162,6 +161,7 @@ class ColdStart(Block):
     rounds: Positive = 2
     target_valid: Share = 0.8
     questions: Positive = 64
+    seed_designs: Count = 12
 
 
 class Eval(Block):

@@ -151,7 +151,6 @@ class RoleTrainer(GRPOTrainer):  # type: ignore[misc]
             self.recipe.train.tokens_per_micro_batch,
             self.processing_class.pad_token_id,
             self.policy.device,
-            keep_all=self.recipe.train.beta != 0,
         )
         self.numbers = _counted(batches, len(found))
         total = torch.zeros((), device=self.policy.device)
