@@ -164,12 +164,17 @@ class Engine:
         self, messages: list[dict[str, str]], max_prompt: int, add_generation_prompt: bool = True
     ) -> tuple[list[int], bool]:
         """Prompt ids and whether the middle was cut: a long prompt keeps its system part and its
-        tail."""
+        tail. A prompt that ends with an assistant message is a reply to go on with."""
         tokenizer, template = self.policy.tokenizer, self.policy.template
 
         def ids_of(some: list[dict[str, str]], generation: bool) -> list[int]:
+            begun = generation and some[-1]["role"] == "assistant"
             text = tokenizer.apply_chat_template(
-                some, tokenize=False, add_generation_prompt=generation, **template
+                some,
+                tokenize=False,
+                add_generation_prompt=generation and not begun,
+                continue_final_message=begun,
+                **template,
             )
             return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 

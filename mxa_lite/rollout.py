@@ -109,7 +109,7 @@ class Sampler:
         """M checked designs per question id."""
         requests = [
             Request(
-                prompts.designer(question.text),
+                self.designer_prompt(question),
                 "designer",
                 (self.recipe.seed, tag, question.id, m, "design"),
                 shape.temperature,
@@ -123,6 +123,10 @@ class Sampler:
             q.id: [self.checked(call_of(*next(done), "designer")) for _ in range(shape.designs)]
             for q in questions
         }
+
+    def designer_prompt(self, question: Question) -> list[dict[str, str]]:
+        """What the designer is shown; a cold start shows more."""
+        return prompts.designer(question.text)
 
     def checked(self, call: Call) -> Design:
         """A designer's completion as a design: script extracted and checked, never an exception."""
