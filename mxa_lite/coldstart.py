@@ -1,7 +1,8 @@
 """Supervised warm start of both roles from chats, through TRL's SFTTrainer.
 
 A line of chat data: {"role": "designer" | "executor", "messages": [..., {"role": "assistant",
-"content": ...}]}. The loss is on the last message only.
+"content": ...}]}. The loss is on the last message only. A line with "kept": false is a sample that
+`bootstrap` did not train on; it is not read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mxa_lite.models import ROLES, Policy, exact_adapters
 from mxa_lite.recipe import Recipe
 
 Chat = list[dict[str, str]]
+PASSES = 20  # over the same chats, at most: a handful of them must not be learned by heart
 
 
 def read_chats(path: Path) -> dict[str, list[Chat]]:
@@ -32,13 +34,15 @@ def read_chats(path: Path) -> dict[str, list[Chat]]:
             continue
         try:
             row = json.loads(line)
+            if not row.get("kept", True):
+                continue
             role, messages = row["role"], row["messages"]
             good = (
                 role in chats
                 and messages[-1]["role"] == "assistant"
                 and all(isinstance(m["content"], str) for m in messages)
             )
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             good = False
         if not good:
             raise InputError(
@@ -84,14 +88,17 @@ def rows(engine: Engine, chats: list[Chat]) -> list[dict[str, list[int]]]:
 def warm_start(
     recipe: Recipe, policy: Policy, engine: Engine, chats: dict[str, list[Chat]]
 ) -> dict[str, float]:
-    """Train each role's adapter on its chats; returns the last loss per role."""
+    """Train each adapter on its role's chats (a shared one on both); the last loss per adapter."""
     losses = {}
     cold = recipe.cold_start
     cpu = not torch.cuda.is_available()
-    for role in ROLES:
-        if not chats[role]:
+    for name in policy.names:
+        roles = [role for role in ROLES if policy.adapters[role] == name]
+        some = [chat for role in roles for chat in chats[role]]
+        if not some:
             continue
-        policy.activate(role)
+        steps = min(cold.steps, -(-PASSES * len(some) // cold.batch_size))
+        policy.activate(roles[0])
         policy.learning()
         with tempfile.TemporaryDirectory() as scratch:
             with exact_adapters(policy.model):
@@ -99,10 +106,10 @@ def warm_start(
                     model=policy.model,
                     args=SFTConfig(
                         output_dir=scratch,
-                        max_steps=cold.steps,
+                        max_steps=steps,
                         learning_rate=cold.learning_rate,
                         lr_scheduler_type="cosine",
-                        warmup_steps=min(10, cold.steps // 10),
+                        warmup_steps=min(10, steps // 10),
                         per_device_train_batch_size=cold.batch_size,
                         gradient_accumulation_steps=1,
                         weight_decay=0.0,
@@ -115,17 +122,17 @@ def warm_start(
                         bf16=not cpu and torch.cuda.is_bf16_supported(),
                         fp16=not cpu and not torch.cuda.is_bf16_supported(),
                         seed=recipe.seed,
-                        logging_steps=max(1, cold.steps // 5),
+                        logging_steps=max(1, steps // 5),
                         save_strategy="no",
                         report_to="none",
                         disable_tqdm=True,
                         dataloader_pin_memory=False,
                     ),
-                    train_dataset=Dataset.from_list(rows(engine, chats[role])),
+                    train_dataset=Dataset.from_list(rows(engine, some)),
                     processing_class=policy.tokenizer,
                 )
             trainer.remove_callback(PrinterCallback)
             trainer.train()
             logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-            losses[role] = logged[-1] if logged else float("nan")
+            losses[name] = logged[-1] if logged else float("nan")
     return losses

@@ -84,3 +84,109 @@ def tools(names: list[tuple[str, str]]) -> str:
 
 
 FINAL_TURN = "No more tools. Give the final answer now."
+
+
+# What `cold_start: bootstrap` shows a model that has never seen the script language.
+
+LANGUAGE = """\
+You design multi-agent systems: a short Python script makes agents and lets them work on a question.
+The script may use only this, without imports:
+a = Agent("name", "instruction")    one agent; a(question) is its reply
+Ensemble("name", [a, b, c])    all answer, the majority wins
+Ensemble("name", [a, b], "consensus", j)    all answer, agent j decides
+Reflection("name", a, c, num_iterations=1)    agent c criticises, agent a improves
+Debate("name", [a, b], j)    all answer, read each other, answer again; agent j decides
+Workflow("name").add_node(a).add_node(b).run(question)    b continues what a wrote
+Each of them is called with (question), a text that is there already. The last line hands in the \
+answer: answer(...).
+The agents solve the question, not the script: write instructions that suit the question, never \
+the solution.
+Reply with the script alone, in a ```python block."""
+
+BEGUN = "```python\na = Agent"
+
+PATTERNS = {
+    "single": "one agent answers",
+    "vote": "agents with different strategies answer, the majority wins",
+    "judge": "agents with different strategies answer, a judge decides",
+    "reflect": "an agent answers, a critic looks for mistakes, the agent improves",
+    "debate": "agents read each other and answer again, a judge decides",
+    "chain": "agents one after another, each continues the work",
+}
+
+_SCRIPTS = {
+    "single": "a = {0}\nanswer(a(question))",
+    "vote": 'a = {0}\nb = {1}\nc = {2}\nanswer(Ensemble("vote", [a, b, c])(question))',
+    "judge": "a = {0}\nb = {1}\nj = {judge}\n"
+    'answer(Ensemble("panel", [a, b], "consensus", j)(question))',
+    "reflect": "a = {0}\nc = {critic}\n"
+    'answer(Reflection("reflect", a, c, num_iterations=1)(question))',
+    "debate": 'a = {0}\nb = {1}\nj = {judge}\nanswer(Debate("debate", [a, b], j)(question))',
+    "chain": 'a = {0}\nb = {1}\nanswer(Workflow("chain").add_node(a).add_node(b).run(question))',
+}
+
+_SOLVERS = {
+    "math": (
+        'Agent("solver", "Solve it step by step and check every sum.")',
+        'Agent("algebra", "Name the unknown, write an equation, solve it.")',
+        'Agent("lister", "List the given numbers first, then compute.")',
+        'Agent("backward", "Start from what is asked and work backward.")',
+    ),
+    "code": (
+        'Agent("coder", "Write the simplest program that is right.")',
+        'Agent("planner", "Plan the steps in words, then write the program.")',
+        'Agent("tester", "Name the special cases first, then write the program.")',
+        'Agent("reader", "Say what goes in and what comes out, then write the program.")',
+    ),
+}
+_JUDGES = {
+    "math": 'Agent("judge", "Compute it again and pick the solution that is right.")',
+    "code": 'Agent("judge", "Run each program in your head on the example, pick the right one.")',
+}
+_CRITICS = {
+    "math": 'Agent("critic", "Look for a mistake in the steps and in the sums.")',
+    "code": 'Agent("critic", "Look for a case that the program gets wrong.")',
+}
+_EXAMPLES = {
+    "math": (
+        "Pens cost $2 for three. How much are 12 pens?",
+        "Ann is 4 years older than Bob. Together they are 20. How old is Bob?",
+        "A train goes 60 miles in 45 minutes. How far does it go in 3 hours?",
+    ),
+    "code": (
+        "Write a function that adds two numbers.\nExample: assert add(1, 2) == 3",
+        "Write a function that finds the longest word.\nExample: assert longest('a bcd') == 'bcd'",
+        "Read numbers, one a line, and print their sum.",
+    ),
+}
+
+
+def example(pattern: str, kind: str = "math", pick: int = 0) -> str:
+    """An example script of a pattern in a fence; `pick` turns over the agents it is made of."""
+    solvers = _SOLVERS[kind]
+    chosen = [solvers[(pick + i) % len(solvers)] for i in range(3)]
+    script = _SCRIPTS[pattern].format(*chosen, judge=_JUDGES[kind], critic=_CRITICS[kind])
+    return fenced(script)
+
+
+def fenced(script: str) -> str:
+    """A script as the designer writes it."""
+    return f"```python\n{script}\n```"
+
+
+def teaching(question: str, kind: str, shown: list[str], pick: int = 0) -> list[Message]:
+    """A designer's prompt with the language and an example of each pattern in `shown`, of which the
+    last is asked for. Its reply is begun: a small model goes on with a script far more often."""
+    messages = [{"role": "system", "content": LANGUAGE}]
+    for number, pattern in enumerate(shown):
+        text = _EXAMPLES[kind][number % len(_EXAMPLES[kind])]
+        messages += [
+            {"role": "user", "content": _ordered(text, pattern)},
+            {"role": "assistant", "content": example(pattern, kind, pick + number)},
+        ]
+    messages.append({"role": "user", "content": _ordered(question, shown[-1])})
+    return [*messages, {"role": "assistant", "content": BEGUN}]
+
+
+def _ordered(question: str, pattern: str) -> str:
+    return f"{question}\nPattern: {pattern}, {PATTERNS[pattern]}."

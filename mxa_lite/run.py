@@ -21,7 +21,7 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from mxa_lite import coldstart, embedded, evaluate, models, recipe_file, tasks
+from mxa_lite import bootstrap, coldstart, embedded, evaluate, models, recipe_file, tasks
 from mxa_lite.credit import GroupStats, assign
 from mxa_lite.doctor import versions
 from mxa_lite.engine import Engine
@@ -135,17 +135,25 @@ class Run:
             self.policy.load(target)
             return
         cold = self.recipe.cold_start
-        if cold.method == "data":
+        if cold.method == "bootstrap":
+            bootstrap.Bootstrap(self.sampler, self.pick, self.folder, self.say).run()
+        elif cold.method == "data":
             path = embedded.COLD_START if cold.data is None else Path(cold.data).expanduser()
             chats = coldstart.read_chats(path)
             count = ", ".join(f"{len(some)} {role}" for role, some in chats.items())
-            self.say(f"cold start: {cold.steps} steps on {count} chats of {path.name}")
+            self.say(f"cold start: at most {cold.steps} steps on {count} chats of {path.name}")
             losses = coldstart.warm_start(self.recipe, self.policy, self.sampler.engine, chats)
             self.say("cold start: loss " + ", ".join(f"{r} {x:.3f}" for r, x in losses.items()))
         beside = self.folder.checkpoints / "cold.part"
         shutil.rmtree(beside, ignore_errors=True)
         self.policy.save(beside)
         os.replace(beside, target)
+
+    def pick(self, step: int, count: int) -> list[Question]:
+        """The training questions of a step or round, each once."""
+        data = self.data
+        chosen = questions_for(data.train, data.weights, self.recipe.seed, step, count)
+        return list({question.id: question for question in chosen}.values())
 
     def evaluate(self, name: str) -> None:
         """Measure the policy as it stands into eval.json under `name`, unless it is there."""
