@@ -31,6 +31,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 CHANNEL = 3  # the file descriptor of the wire
+TASKS = 4  # the file descriptor of this process's threads in /proc
 MAX_LINE = 1 << 20  # bytes; the parent ends a script that sends a longer one
 _FILES = ("script.py", "program.py")  # names of the source in tracebacks
 OUT_OF_MEMORY = 77  # exit status when not even the end could be reported
@@ -164,16 +165,17 @@ class Client:
 
     def _watch(self) -> None:
         """A thread the script made itself asks: no count tells when the others are blocked (in a
-        join, a future, an event loop), so the round is complete when no processor time is used."""
+        join, a future, an event loop), so the round is complete when the kernel says they sleep."""
         if self._watched:
             return
         self._watched = True
-        quiet, used = 0, time.process_time()
-        while self._held and quiet < 3:
-            self._change.wait(0.01)
-            now = time.process_time()
-            quiet = quiet + 1 if now - used < 0.002 else 0
-            used = now
+        calm, used = 0, 0.0
+        while self._held and calm < 20:
+            self._change.wait(0.005)
+            before, used = used, time.process_time() - time.thread_time()
+            asleep = _others_sleep()
+            still = used - before < 0.0005 and asleep is not False
+            calm = calm + (10 if asleep else 1) if still else 0
         if self._held:
             self._flush()
         self._watched = False
@@ -217,6 +219,20 @@ class Client:
         view = memoryview(data)
         while view:
             view = view[os.write(self._channel, view) :]
+
+
+def _others_sleep() -> bool | None:
+    """Whether all other threads of this process are blocked; None where that cannot be seen."""
+    try:
+        for thread in {int(name) for name in os.listdir(TASKS)} - {threading.get_native_id()}:
+            stat = os.open(f"{thread}/stat", os.O_RDONLY, dir_fd=TASKS)
+            state = os.read(stat, 500).rpartition(b")")[2][1:2]
+            os.close(stat)
+            if state != b"S":
+                return False
+    except OSError:
+        return None
+    return True
 
 
 def _encode(line: dict[str, Any]) -> bytes:

@@ -195,7 +195,7 @@ class Server:
                 os.dup2(channel, 3)
                 os.chdir(folder)
                 self._confiner.enter(folder, limits, tasks)
-                os.closerange(4, 1024)
+                os.closerange(5, 1024)
                 self._main(folder)
             except BaseException:  # nothing may come back into the server's loop
                 traceback.print_exc()
@@ -262,8 +262,8 @@ class Server:
 def main() -> None:
     """Takes the control socket's number and the highest level to try from the command line."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    if control.fileno() != 3:
-        os.dup2(0, 3)  # taken, so that no handle a child needs lies where its channel will be
+    for number in {3, 4} - {control.fileno()}:
+        os.dup2(0, number)  # taken, so that no handle a child needs lies where its own will be
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     for name in [*_PRELOADED.split(), "mxa_lite.sandbox_child", "mxa_lite.mas"]:
         importlib.import_module(name)

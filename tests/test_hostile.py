@@ -32,6 +32,14 @@ HOSTILE: dict[str, tuple[Any, ...]] = {
     # secrets
     "environment": ("import os\nprint(dict(os.environ))", TRIED),
     "own environ file": ("print(open('/proc/self/environ').read(), 'OPEN')", TRIED),
+    "what its own threads lead to": (
+        "import os\nfor name in os.listdir(4):\n"
+        "    for path in ('root/etc/passwd', 'cwd/../../$TOKEN', 'fd/../../../$SERVER/environ'):\n"
+        "        try: print(os.open(f'{name}/{path}', os.O_RDONLY, dir_fd=4), 'OPEN')\n"
+        "        except OSError: pass\n"
+        "print(os.open('../../$TRAINER/mem', os.O_RDONLY, dir_fd=4), 'OPEN')",
+        TRIED,
+    ),
     "token file": ("print(open('$TOKEN').read())", TRIED),
     "token by symlink": ("import os\nos.symlink('$TOKEN', 'x')\nprint(open('x').read())", TRIED),
     "token by hard link": ("import os\nos.link('$TOKEN', 'x')\nprint('OPEN')", TRIED),
@@ -44,7 +52,7 @@ HOSTILE: dict[str, tuple[Any, ...]] = {
     "server memory": ("print(open('/proc/$SERVER/mem', 'rb'), 'OPEN')", TRIED),
     "server maps": ("print(open('/proc/$SERVER/maps').read(), 'OPEN')", TRIED),
     "inherited files": (
-        "import os\nfor n in range(4, 1024):\n    try: print(os.fstat(n), 'OPEN')\n"
+        "import os\nfor n in range(5, 1024):\n    try: print(os.fstat(n), 'OPEN')\n"
         "    except OSError: pass",
         TRIED,
     ),
