@@ -223,7 +223,7 @@ def load(recipe: Recipe) -> Policy:
         f"dtype {str(dtype).removeprefix('torch.')}: {why_dtype}",
     ]
     shared = recipe.model.adapters == "shared"
-    adapters = {role: "shared" if shared else role for role in ROLES}
+    adapters: dict[str, str] = {role: "shared" if shared else role for role in ROLES}
     first, *others = dict.fromkeys(adapters.values())
     torch.manual_seed(recipe.seed)
     if loader == "unsloth":

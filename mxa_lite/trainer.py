@@ -96,7 +96,7 @@ def _unused_reward(completions: list[Any], **_: Any) -> list[float]:
     return [0.0] * len(completions)
 
 
-class RoleTrainer(GRPOTrainer):  # type: ignore[misc]
+class RoleTrainer(GRPOTrainer):
     """GRPO over trees.
 
     rollout(step) gives the step's trees, credit assigned. roles(step) says who learns.

@@ -11,8 +11,8 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
@@ -89,8 +89,8 @@ def encode(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> tuple[list[int], i
 
 def batches(
     tokenizer: PreTrainedTokenizerFast, seed: int, tokens: int
-) -> Any:  # Iterator of (ids, weights), each (rows, T)
-    """Endless batches of about `tokens` tokens, rows of similar length together."""
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless (ids, weights), each (rows, T), of about `tokens` tokens; similar lengths together."""
     source = chats(seed)
     rng = random.Random(seed)
     while True:
@@ -108,10 +108,10 @@ def batches(
             longest = max(len(ids) for ids, _ in chunk)
             ids = torch.full((len(chunk), longest), tokenizer.pad_token_id)
             weights = torch.zeros(len(chunk), longest)
-            for i, (row, start) in enumerate(chunk):
-                ids[i, : len(row)] = torch.tensor(row)
-                weights[i, : len(row)] = PROMPT_WEIGHT
-                weights[i, start : len(row)] = 1.0
+            for i, (tokens_of, start) in enumerate(chunk):
+                ids[i, : len(tokens_of)] = torch.tensor(tokens_of)
+                weights[i, : len(tokens_of)] = PROMPT_WEIGHT
+                weights[i, start : len(tokens_of)] = 1.0
             yield ids, weights
 
 
@@ -164,7 +164,7 @@ def train(
 
 @click.command(help=__doc__)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
-@click.option("--minutes", default=25.0, help="training time")
+@click.option("--minutes", default=20.0, help="training time")
 @click.option("--width", default=128)
 @click.option("--layers", default=4)
 @click.option("--rate", default=4e-3, help="peak learning rate")
