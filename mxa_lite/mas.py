@@ -11,16 +11,10 @@ import random
 import subprocess
 import sys
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mxa_lite.mas_core import (
-    Context,
-    Message,
-    MessageType,
-    WorkflowNode,
-    answer,
-    runtime,
-)
+from mxa_lite.mas_core import Context, Message, MessageType, WorkflowNode, answer, runtime
 from mxa_lite.mas_flow import AgentGraph, ConditionalWorkflow, LoopWorkflow, Workflow
 from mxa_lite.mas_nodes import (
     AgentNode,
@@ -56,8 +50,6 @@ MODULES = (
 _FILE = "script.py"
 for _name in MODULES:  # `import workflow.nodes`, then `workflow.nodes.AgentNode`
     globals()[_name.rpartition(".")[2]] = sys.modules[__name__]
-
-
 _start_process = subprocess.run
 
 
@@ -71,17 +63,16 @@ def _run_python(args: Any, *rest: Any, input: Any = None, **options: Any) -> Any
     if "-c" in words[1:-1]:
         code = words[words.index("-c") + 1]
     elif len(words) > 1 and words[-1].endswith(".py"):
-        with open(words[-1], encoding="utf-8") as file:
-            code = file.read()
+        code = Path(words[-1]).read_text(encoding="utf-8")
     else:
         return _start_process(args, *rest, input=input, **options)
     if input is not None:
         text = input.decode() if isinstance(input, bytes) else str(input)
         code = f"import io, sys\nsys.stdin = io.StringIO({text!r})\n{code}"
     printed = python_tool(code)
-    is_text = any(options.get(key) for key in ("text", "universal_newlines", "encoding"))
-    output, empty = (printed, "") if is_text else (printed.encode(), b"")
-    return subprocess.CompletedProcess(args, 0, output, empty)
+    if not any(options.get(key) for key in ("text", "universal_newlines", "encoding")):
+        return subprocess.CompletedProcess(args, 0, printed.encode(), b"")
+    return subprocess.CompletedProcess(args, 0, printed, "")
 
 
 def run_script(source: str, question: str, kind: str, client: Client, seed: int) -> None:
@@ -99,11 +90,10 @@ def run_script(source: str, question: str, kind: str, client: Client, seed: int)
     vars(subprocess)["run"] = _run_python
     linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
     exec(compile(source, _FILE, "exec"), vars(main))
-    message = runtime.answer
-    if message is None and (last := runtime.last_run) is not None:
-        if last.failed:
-            print(f"the workflow ended with an error: {last}", file=sys.stderr)
-        else:
-            message = str(last)
-    if message is not None:
-        client.answer(message)
+    last = runtime.last_run
+    if runtime.answer is not None:
+        client.answer(runtime.answer)
+    elif last is not None and last.failed:
+        print(f"the workflow ended with an error: {last}", file=sys.stderr)
+    elif last is not None:
+        client.answer(str(last))

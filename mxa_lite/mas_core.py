@@ -11,9 +11,10 @@ import contextvars
 import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, dataclass_transform
 
 from mxa_lite import answers, prompts
 
@@ -94,8 +95,8 @@ class Context:
 
     def get_latest_message(self, message_type: MessageType | None = None) -> Message | None:
         """The latest message, of one type if given; None when there is none."""
-        kinds = [message_type] if message_type else list(MessageType)
-        return next((m for m in reversed(self.messages) if m.message_type in kinds), None)
+        found = self.get_messages_by_type(message_type) if message_type else self.messages
+        return found[-1] if found else None
 
     def set_state(self, key: str, value: Any) -> None:
         self.state[key] = value
@@ -207,25 +208,24 @@ def as_context(*inputs: Any) -> Context:
             shown += as_context(*item).shown()
         elif isinstance(item, Message) and item.message_type is not MessageType.USER_INPUT:
             shown.append(item)
-        elif text.strip() and _bare(text) != _bare(runtime.question):
-            if runtime.question in text:
-                question = text
-            else:
-                shown.append(Message(text, MessageType.INTERMEDIATE, sender="input"))
+        elif _bare(text) == _bare(runtime.question):
+            continue
+        elif runtime.question in text:
+            question = text or question
+        else:
+            shown.append(Message(text, MessageType.INTERMEDIATE, sender="input"))
     return Context([Message(question, MessageType.USER_INPUT), *shown])
 
 
 class WorkflowNode:
-    """A step of a workflow. A subclass defines `process(context) -> Message`."""
+    """A step of a workflow. A subclass defines `process(context) -> Message`, which may raise."""
 
     kind = ""
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         self.name = str(name)
-        self.config = kwargs
 
     def process(self, context: Context) -> Message:
-        """The node's result for a context; may raise."""
         raise NotImplementedError(f"{type(self).__name__} has no process(context)")
 
     def __call__(self, *inputs: Any) -> Message:
@@ -238,16 +238,30 @@ class WorkflowNode:
         return visit(self, as_context(*inputs))
 
     def run(self, input_message: Any = None, initial_state: Data | None = None) -> Message:
-        """Runs on a question; the last message, an ERROR message if a node raised."""
+        """Runs on a question or a Context; the last message, an ERROR message if a node raised."""
         given = isinstance(input_message, Context)
         context = input_message if given else as_context(input_message)
         context.state.update(initial_state or {})
         runtime.last_run = step(self, context)
         return runtime.last_run
 
-    def run_with_context(self, context: Context) -> Message:
-        """Like `run`; the result is also the last message of `context`."""
-        return self.run(context)
+    run_with_context = run
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
+def node_class(cls: type) -> Any:
+    """Makes a node class a dataclass that takes the paper's further arguments and ignores them."""
+    made: Any = dataclass(eq=False, repr=False)(cls)
+    names = [name for name, known in made.__dataclass_fields__.items() if known.init]
+    init = made.__init__
+
+    def lenient(self: Any, *args: Any, **kwargs: Any) -> None:
+        known = {name: value for name, value in kwargs.items() if name in names}
+        init(self, *args[: len(names)], **known)
+        self.name = str(self.name)
+
+    made.__init__ = lenient
+    return made
 
 
 def visit(node: WorkflowNode, context: Context, frame: Frame | None = None) -> Message:
@@ -275,10 +289,7 @@ def visit(node: WorkflowNode, context: Context, frame: Frame | None = None) -> M
     finally:
         _current.reset(token)
         frame.record(record)
-    metadata = {**(message.metadata or {}), "path": frame.path}
-    if any(message is known for known in context.messages[:-1]):  # the node chose an earlier one
-        return replace(message, metadata=metadata)
-    message.metadata = metadata
+    message.metadata = {**(message.metadata or {}), "path": frame.path}
     message.sender = message.sender or node.name
     return message
 
@@ -304,19 +315,18 @@ def step(node: WorkflowNode, context: Context) -> Message:
     return message
 
 
-def gather(nodes: Sequence[WorkflowNode], contexts: Sequence[Context]) -> list[Message]:
-    """Runs nodes concurrently, each in its own context; one message each, in order.
+def gather(nodes: Sequence[WorkflowNode], context: Context) -> list[Message]:
+    """Runs nodes at once, each in its own copy of the context; one message each, in order.
 
     Records are kept back until all are done, so that their order does not depend on threads.
     """
     here = current_frame()
+    frames = [here.child(node) for node in nodes]
     records: list[list[Data]] = [[] for _ in nodes]
-    jobs: list[Callable[[], Message]] = []
-    for node, context, kept in zip(nodes, contexts, records, strict=True):
-        frame = here.child(node)
+    for frame, kept in zip(frames, records, strict=True):
         frame.record = kept.append
-        jobs.append(lambda n=node, c=context, f=frame: attempt(n, c, f))  # type: ignore[misc]
-    results = runtime.client.spawn(jobs)
+    pairs = zip(nodes, frames, strict=True)
+    results = runtime.client.spawn([partial(attempt, n, context.copy(), f) for n, f in pairs])
     for record in itertools.chain(*records):
         here.record(record)
     for result in results:

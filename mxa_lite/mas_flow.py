@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field, replace
 from typing import Any, Self
 
-from mxa_lite.mas_core import Context, Message, NodeError, WorkflowNode, step
+from mxa_lite.mas_core import Context, Message, NodeError, WorkflowNode, node_class, step
 
 Condition = Callable[[Context], Any]
 
 
 def _inner(context: Context) -> Context:
     """A container's own messages over the shared state: only its result leaves it."""
-    return Context(list(context.messages), context.state, dict(context.metadata))
+    return replace(context, messages=list(context.messages))
 
 
 def _checked(node: WorkflowNode, context: Context) -> Message:
@@ -22,20 +23,17 @@ def _checked(node: WorkflowNode, context: Context) -> Message:
     return message
 
 
+@node_class
 class Workflow(WorkflowNode):
     """Nodes one after another, each shown what all earlier ones delivered; an error ends it."""
 
     kind = "workflow"
-
-    def __init__(self, name: str = "workflow", *ignored: Any, **kwargs: Any) -> None:
-        super().__init__(name, **kwargs)
-        self.nodes: list[tuple[WorkflowNode, Condition | None]] = []
-        self.dataproto_list: list[Any] = []  # the paper's; here the parent keeps trajectories
+    name: str = "workflow"
+    nodes: list[tuple[WorkflowNode, Condition | None]] = field(init=False, default_factory=list)
+    dataproto_list: list[Any] = field(init=False, default_factory=list)  # the paper's; unused
 
     def add_node(self, node: WorkflowNode, condition: Condition | None = None) -> Self:
         """Adds a node at the end, run only if `condition(context)` holds when its turn comes."""
-        if not isinstance(node, WorkflowNode):
-            raise TypeError(f"{node!r} is not a node")
         self.nodes.append((node, condition))
         return self
 
@@ -63,6 +61,7 @@ class ConditionalWorkflow(Workflow):
     kind = "conditional"
 
 
+@node_class
 class LoopWorkflow(Workflow):
     """Runs its nodes at least once, and again while its condition holds.
 
@@ -70,13 +69,9 @@ class LoopWorkflow(Workflow):
     """
 
     kind = "loop"
-
-    def __init__(
-        self, name: str = "loop", max_iterations: int = 10, *ignored: Any, **kwargs: Any
-    ) -> None:
-        super().__init__(name, **kwargs)
-        self.max_iterations = max_iterations
-        self.condition: Condition | None = None
+    name: str = "loop"
+    max_iterations: int = 10
+    condition: Condition | None = field(init=False, default=None)
 
     def set_loop_condition(self, condition: Condition) -> Self:
         """`condition(context)` after a round says whether there is another."""
@@ -93,41 +88,43 @@ class LoopWorkflow(Workflow):
         return message
 
 
+@node_class
 class AgentGraph(WorkflowNode):
     """Nodes joined by edges, one successor at a time, until a finish point or `max_steps`.
 
-    After a node its conditional edges decide, else its first edge whose condition holds; without a
-    successor the graph ends. Nodes are given as objects or by name, before or after their edges.
+    The first of a node's edges that leads somewhere is taken; without one the graph ends. Nodes
+    are given as objects or by name, before or after their edges.
     """
 
     kind = "graph"
+    name: str = "graph"
+    max_steps: int = 50
+    nodes: dict[str, WorkflowNode] = field(init=False, default_factory=dict)
+    edges: dict[str, list[Condition]] = field(init=False, default_factory=dict)
+    entry: str | None = field(init=False, default=None)
+    finish: set[str] = field(init=False, default_factory=set)
 
-    def __init__(self, name: str = "graph", max_steps: int = 50, **kwargs: Any) -> None:
-        super().__init__(name, **kwargs)
-        self.max_steps = max_steps
-        self.nodes: dict[str, WorkflowNode] = {}
-        self.edges: dict[str, list[tuple[str, Condition | None]]] = {}
-        self.choices: dict[str, tuple[Condition, Mapping[Any, Any]]] = {}
-        self.entry: str | None = None
-        self.finish: set[str] = set()
-
-    def add_node(self, node: WorkflowNode | str, named: WorkflowNode | None = None) -> Self:
+    def add_node(self, node: Any, named: WorkflowNode | None = None) -> Self:
         """Adds a node under its own name, or as `add_node(name, node)`."""
-        added = node if named is None else named
-        if not isinstance(added, WorkflowNode):
-            raise TypeError(f"{added!r} is not a node")
-        self.nodes[_name(node)] = added
+        self.nodes[_name(node)] = named or node
         return self
 
     def add_edge(self, source: Any, target: Any, condition: Condition | None = None) -> Self:
-        self.edges.setdefault(_name(source), []).append((_name(target), condition))
-        return self
+        def follow(context: Context) -> Any:
+            return target if condition is None or condition(context) else None
+
+        return self.add_conditional_edges(source, follow)
 
     def add_conditional_edges(
         self, source: Any, function: Condition, mapping: Mapping[Any, Any] | None = None
     ) -> Self:
-        """`function(context)` names the next node, through `mapping` if given; None ends."""
-        self.choices[_name(source)] = (function, mapping or {})
+        """`function(context)` names the next node, through `mapping` if given; "END" ends."""
+
+        def follow(context: Context) -> Any:
+            chosen = function(context)
+            return (mapping or {}).get(chosen, chosen)
+
+        self.edges.setdefault(_name(source), []).append(follow)
         return self
 
     def set_entry_point(self, node: Any) -> Self:
@@ -142,24 +139,17 @@ class AgentGraph(WorkflowNode):
 
     def process(self, context: Context) -> Message:
         inner = _inner(context)
-        name: str | None = self.entry or next(iter(self.nodes), None)
+        name = self.entry or next(iter(self.nodes), "")
         for _ in range(max(self.max_steps, 1)):
             if name not in self.nodes:
                 raise ValueError(f"graph {self.name} has no node {name}")
             message = _checked(self.nodes[name], inner)
-            name = None if name in self.finish else self._next(name, inner)
-            if name is None:
+            edges = [] if name in self.finish else self.edges.get(name, [])
+            chosen = next((to for to in (edge(inner) for edge in edges) if to is not None), "END")
+            if chosen in ("END", "__end__"):
                 break
+            name = _name(chosen)
         return message
-
-    def _next(self, name: str, context: Context) -> str | None:
-        if name in self.choices:
-            function, mapping = self.choices[name]
-            chosen = function(context)
-            chosen = mapping.get(chosen, chosen)
-            return None if chosen in (None, "END", "__end__") else _name(chosen)
-        edges = self.edges.get(name, [])
-        return next((to for to, holds in edges if holds is None or holds(context)), None)
 
 
 def _name(node: Any) -> str:

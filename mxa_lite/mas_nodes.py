@@ -21,6 +21,7 @@ from mxa_lite.mas_core import (
     deliverable,
     describe,
     gather,
+    node_class,
     runtime,
     solutions,
     visit,
@@ -48,7 +49,8 @@ class ToolRegistry:
     """Tools an agent may call. `python` and `execute_code` need no function of their own."""
 
     def __init__(self) -> None:
-        self.tools: dict[str, Data] = {}
+        self.functions: dict[str, Callable[..., Any]] = {}
+        self.schemas: dict[str, Data] = {}
 
     def register(
         self,
@@ -59,57 +61,60 @@ class ToolRegistry:
     ) -> ToolRegistry:
         """Adds a tool; `parameters` is a JSON schema. ValueError for an unknown built-in."""
         if func is None:
-            if name not in CODE_TOOLS:
-                raise ValueError(f"tool {name} needs a function; built in: {CODE_TOOLS}")
+            _need(name in CODE_TOOLS, f"tool {name} needs a function; built in: {CODE_TOOLS}")
             func, parameters = python_tool, {"properties": {"code": {"type": "string"}}}
             description = description or "runs a Python program, shows what it prints"
-        self.tools[name] = {
-            "func": func,
-            "schema": {"name": name, "description": description, "parameters": parameters or {}},
+        self.functions[name] = func
+        self.schemas[name] = {
+            "name": name,
+            "description": description,
+            "parameters": parameters or {},
         }
         return self
 
     def get_tool(self, name: str) -> Callable[..., Any] | None:
-        return self.tools[name]["func"] if name in self.tools else None
+        return self.functions.get(name)
 
     def list_tools(self) -> list[str]:
-        return list(self.tools)
+        return list(self.functions)
 
     def get_tool_schemas(self) -> list[Data]:
         """The tools in the OpenAI form."""
-        return [{"type": "function", "function": tool["schema"]} for tool in self.tools.values()]
+        return [{"type": "function", "function": schema} for schema in self.schemas.values()]
 
     def call_tool(self, name: str, arguments: Data) -> Any:
         """The tool's result; ValueError for an unknown tool, else what the tool raises."""
-        if name not in self.tools:
-            raise ValueError(f"unknown tool {name}, there is {', '.join(self.tools)}")
-        return self.tools[name]["func"](**arguments)
+        _need(name in self.functions, f"unknown tool {name}, there is {', '.join(self.functions)}")
+        return self.functions[name](**arguments)
 
     def arguments(self, name: str) -> list[str]:
         """The names of a tool's arguments."""
-        return list(self.tools[name]["schema"]["parameters"].get("properties", {}))
+        return list(self.schemas[name]["parameters"].get("properties", {}))
 
     def prompt(self) -> str:
         """What an agent is told of its tools: names with arguments, descriptions."""
-        listed = []
-        for name, tool in self.tools.items():
-            arguments = ", ".join(self.arguments(name))
-            listed.append((f"{name}({arguments})", tool["schema"]["description"]))
-        return prompts.tools(listed)
+        signatures = {name: f"{name}({', '.join(self.arguments(name))})" for name in self.schemas}
+        return prompts.tools([(signatures[n], s["description"]) for n, s in self.schemas.items()])
 
 
-def _requests(reply: str, tools: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _need(condition: object, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _requests(reply: str, tools: list[str]) -> list[tuple[str, str]]:
     """Tool calls in a reply as (tool, code), or as ("", JSON) when written out."""
     asked = [part.partition("</tool_call>")[0] for part in reply.split("<tool_call>")[1:]]
-    if asked or not tools:
-        return [("", text) for text in asked if tools]
-    name = next((name for name in CODE_TOOLS if name in tools), None)
+    if asked and tools:
+        return [("", text) for text in asked]
     parts = reply.split("</solution>")
     outside = "".join(part.partition("<solution>")[0] for part in parts)
     python = [body for language, body in answers.fences(outside) if language in ("python", "py")]
-    return [(name, body) for body in python[:1] if name]
+    names = [name for name in CODE_TOOLS if name in tools]
+    return list(zip(names[:1], python, strict=False))
 
 
+@node_class
 class AgentNode(WorkflowNode):
     """One model with a role. It answers the question, or continues what it is shown.
 
@@ -118,29 +123,20 @@ class AgentNode(WorkflowNode):
     """
 
     kind = "agent"
-
-    def __init__(
-        self,
-        name: str,
-        system_prompt: str = "",
-        tool_registry: ToolRegistry | None = None,
-        max_turns: int = 10,
-        temperature: float | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name, **kwargs)
-        self.system_prompt = str(system_prompt or "")
-        self.tool_registry = tool_registry or ToolRegistry()
-        self.max_turns = max(max_turns, 1)
-        self.temperature = temperature
+    name: str
+    system_prompt: str = ""
+    tool_registry: ToolRegistry | None = None
+    max_turns: int = 10
+    temperature: float | None = None
 
     def process(self, context: Context) -> Message:
         here = current_frame()
         frame = here if here.node is self else here.child(self)
-        tools = self.tool_registry.tools
-        system = prompts.agent_system(self.system_prompt, runtime.kind)
+        registry = self.tool_registry or ToolRegistry()
+        tools, turns = registry.list_tools(), max(self.max_turns, 1)
+        system = prompts.agent_system(str(self.system_prompt or ""), runtime.kind)
         if tools:
-            system += "\n" + self.tool_registry.prompt()
+            system += "\n" + registry.prompt()
         messages = [{"role": "system", "content": system}]
 
         def ask(text: str) -> str:
@@ -151,28 +147,30 @@ class AgentNode(WorkflowNode):
             return reply
 
         reply = ask(context.prompt())
-        for turn in range(1, self.max_turns + 1):
-            results = [self._use(name, text) for name, text in _requests(reply, tools)]
+        for turn in range(1, turns + 1):
+            results = [_use(registry, name, text) for name, text in _requests(reply, tools)]
             if not results:
                 break
-            reply = ask("\n".join([*results, *[prompts.FINAL_TURN] * (turn == self.max_turns)]))
+            reply = ask("\n".join([*results, *[prompts.FINAL_TURN] * (turn == turns)]))
         return Message(reply)
 
-    def _use(self, name: str, text: str) -> str:
-        """A tool's result as text for the model, also when the request or the tool is broken."""
-        try:
-            if name:
-                arguments: Any = {next(iter(self.tool_registry.arguments(name)), "code"): text}
-            else:
-                request = json.loads(text, strict=False)
-                name = str(request["name"])
-                arguments = request.get("arguments", request.get("parameters", {}))
-            result = self.tool_registry.call_tool(name, dict(arguments))
-        except Exception as error:  # the tool is the script's, the request the model's
-            result = f"error: {describe(error)}"
-        return f"[{name or 'tool'}] {answers.shorten(str(result))}"
+
+def _use(registry: ToolRegistry, name: str, text: str) -> str:
+    """A tool's result as text for the model, also when the request or the tool is broken."""
+    try:
+        if name:
+            arguments: Any = {next(iter(registry.arguments(name)), "code"): text}
+        else:
+            request = json.loads(text, strict=False)
+            name = str(request["name"])
+            arguments = request.get("arguments", request.get("parameters", {}))
+        result = registry.call_tool(name, dict(arguments))
+    except Exception as error:  # the tool is the script's, the request the model's
+        result = f"error: {describe(error)}"
+    return f"[{name or 'tool'}] {answers.shorten(str(result))}"
 
 
+@node_class
 class EnsembleNode(WorkflowNode):
     """Members answer side by side; a vote or a judge decides between them.
 
@@ -181,42 +179,35 @@ class EnsembleNode(WorkflowNode):
     """
 
     kind = "ensemble"
+    name: str
+    agents: Sequence[WorkflowNode]
+    strategy: str = "majority_vote"
+    consensus_agent: WorkflowNode | None = None
+    weights: Sequence[float] | None = None
 
-    def __init__(
-        self,
-        name: str,
-        agents: Sequence[WorkflowNode],
-        strategy: str = "majority_vote",
-        consensus_agent: WorkflowNode | None = None,
-        weights: Sequence[float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name, **kwargs)
-        self.agents = list(agents)
-        self.strategy = strategy
-        self.consensus_agent = consensus_agent
-        self.weights = [1.0] * len(self.agents) if weights is None else list(weights)
-        if not self.agents:
-            raise ValueError(f"ensemble {name} has no agents")
-        if strategy not in ("majority_vote", "weighted_vote", "consensus"):
-            raise ValueError(f"unknown strategy {strategy!r} of ensemble {name}")
-        if strategy == "consensus" and consensus_agent is None:
-            raise ValueError(f"ensemble {name}: consensus needs a consensus_agent")
-        if len(self.weights) != len(self.agents):
-            raise ValueError(f"ensemble {name}: one weight per agent")
+    def __post_init__(self) -> None:
+        self.agents = list(self.agents)
+        judge = self.consensus_agent or self.strategy != "consensus"
+        known = self.strategy in ("majority_vote", "weighted_vote", "consensus")
+        _need(self.agents, f"ensemble {self.name} has no agents")
+        _need(known, f"unknown strategy {self.strategy!r} of ensemble {self.name}")
+        _need(judge, f"ensemble {self.name}: consensus needs a consensus_agent")
+        weighed = self.weights is None or len(self.weights) == len(self.agents)
+        _need(weighed, f"ensemble {self.name}: one weight per agent")
 
     def process(self, context: Context) -> Message:
-        replies = gather(self.agents, [context.copy() for _ in self.agents])
+        replies = gather(self.agents, context)
         given = [reply for reply in replies if not reply.failed]
         if not given:
             raise RuntimeError(f"all members of {self.name} failed: {replies[0]}")
-        weighted = self.strategy == "weighted_vote"
+        weights = (self.strategy == "weighted_vote" and self.weights) or [1.0] * len(replies)
         totals: dict[Any, float] = {}
         first: dict[Any, Message] = {}
-        for reply, weight in zip(replies, self.weights, strict=True):
+        for reply, weight in zip(replies, weights, strict=True):
             if not reply.failed and answers.in_form(reply, runtime.kind):
-                value = _vote(reply)
-                totals[value] = totals.get(value, 0) + (weight if weighted else 1)
+                text = answers.extract(reply, runtime.kind)
+                value = answers.program(text) if runtime.kind == "code" else answers.value(text)
+                totals[value] = totals.get(value, 0) + weight
                 first.setdefault(value, reply)
         split = self.strategy == "majority_vote" and len(totals) > 1
         if self.consensus_agent and (split or self.strategy == "consensus"):
@@ -225,16 +216,12 @@ class EnsembleNode(WorkflowNode):
         return Message(str(winner))
 
 
-def _vote(reply: str) -> Any:
-    text = answers.extract(reply, runtime.kind)
-    return answers.program(text) if runtime.kind == "code" else answers.value(text)
-
-
 def _judged(judge: WorkflowNode, context: Context, given: Sequence[Message]) -> Message:
     text = prompts.judge(context.question, solutions(given))
     return Message(str(visit(judge, Context.asking(text, given))))
 
 
+@node_class
 class DebateNode(WorkflowNode):
     """Debaters answer, then answer again with everybody's last answers in view; a judge ends it.
 
@@ -242,36 +229,29 @@ class DebateNode(WorkflowNode):
     """
 
     kind = "debate"
+    name: str
+    debaters: Sequence[WorkflowNode]
+    judge: WorkflowNode | None = None
+    num_rounds: int = 2
 
-    def __init__(
-        self,
-        name: str,
-        debaters: Sequence[WorkflowNode],
-        judge: WorkflowNode | None = None,
-        num_rounds: int = 2,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name, **kwargs)
-        self.debaters = list(debaters)
-        if not self.debaters:
-            raise ValueError(f"debate {name} has no debaters")
-        self.judge = judge or self.debaters[0]
-        self.num_rounds = max(num_rounds, 1)
+    def __post_init__(self) -> None:
+        self.debaters = list(self.debaters)
+        _need(self.debaters, f"debate {self.name} has no debaters")
 
     def process(self, context: Context) -> Message:
-        contexts = [context.copy() for _ in self.debaters]
+        asked = context
         last: dict[int, Message] = {}  # a debater that fails is quoted with its earlier answer
-        for _ in range(self.num_rounds):
-            replies = gather(self.debaters, contexts)
+        for _ in range(max(self.num_rounds, 1)):
+            replies = gather(self.debaters, asked)
             last |= {i: reply for i, reply in enumerate(replies) if not reply.failed}
             if not last:
                 raise RuntimeError(f"all debaters of {self.name} failed: {replies[0]}")
             given = [last[i] for i in sorted(last)]
-            text = prompts.debate(context.question, solutions(given))
-            contexts = [Context.asking(text, given) for _ in self.debaters]
-        return _judged(self.judge, context, given)
+            asked = Context.asking(prompts.debate(context.question, solutions(given)), given)
+        return _judged(self.judge or self.debaters[0], context, given)
 
 
+@node_class
 class ReflectionNode(WorkflowNode):
     """Answer, then critique and refine, until the verdict is CORRECT. Calls: 1 + 2n at most.
 
@@ -280,44 +260,33 @@ class ReflectionNode(WorkflowNode):
     """
 
     kind = "reflection"
-
-    def __init__(
-        self,
-        name: str,
-        agent: WorkflowNode,
-        critic_agent: WorkflowNode | int | None = None,
-        num_iterations: int = 2,
-        reflection_prompt: str | None = None,
-        refinement_prompt: str | None = None,
-        include_history: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name, **kwargs)
-        if isinstance(critic_agent, int):  # the paper's order of arguments
-            num_iterations, critic_agent = critic_agent, None
-        self.agent = agent
-        self.critic_agent = critic_agent or agent
-        self.num_iterations = num_iterations
-        self.reflection_prompt = reflection_prompt
-        self.refinement_prompt = refinement_prompt
-        self.include_history = include_history
+    name: str
+    agent: WorkflowNode
+    critic_agent: WorkflowNode | int | None = None
+    num_iterations: int = 2
+    reflection_prompt: str | None = None
+    refinement_prompt: str | None = None
+    include_history: bool = False
 
     def process(self, context: Context) -> Message:
+        critic, turns = self.critic_agent or self.agent, self.num_iterations
+        if isinstance(critic, int):  # the paper's order of arguments
+            critic, turns = self.agent, critic
         solution = visit(self.agent, context.copy())
         question = context.question
         critiques: list[str] = []
-        for _ in range(self.num_iterations):
+        for _ in range(turns):
             shown = deliverable(solution)
             values = {"question": question, "solution": shown}
             text = _filled(self.reflection_prompt, prompts.critique(question, shown), values)
-            critic = attempt(self.critic_agent, Context.asking(text, [solution]))
-            if critic.failed or says_correct(critic):
+            critique = attempt(critic, Context.asking(text, [solution]))
+            if critique.failed or says_correct(critique):
                 break
-            critiques.append(deliverable(critic))
+            critiques.append(deliverable(critique))
             values["critique"] = "\n".join(critiques if self.include_history else critiques[-1:])
             standard = prompts.refine(question, shown, values["critique"])
             text = _filled(self.refinement_prompt, standard, values)
-            refined = attempt(self.agent, Context.asking(text, [solution, critic]))
+            refined = attempt(self.agent, Context.asking(text, [solution, critique]))
             if refined.failed:
                 break
             solution = refined
@@ -345,6 +314,7 @@ def _filled(template: str | None, standard: str, values: Mapping[str, str]) -> s
     return text if "solution" in places else f"{text}\n{standard}"
 
 
+@node_class
 class RouterNode(WorkflowNode):
     """Runs the route that `routing_func(context)` names; the default for other names or an error.
 
@@ -352,25 +322,18 @@ class RouterNode(WorkflowNode):
     """
 
     kind = "router"
+    name: str
+    routes: Mapping[str, WorkflowNode]
+    routing_func: Callable[[Context], str]
+    default_route: str = "default"
 
-    def __init__(
-        self,
-        name: str,
-        routes: Mapping[str, WorkflowNode],
-        routing_func: Callable[[Context], str],
-        default_route: str = "default",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name, **kwargs)
-        if not routes:
-            raise ValueError(f"router {name} has no routes")
-        self.routes = dict(routes)
-        self.routing_func = routing_func
-        self.default_route = default_route if default_route in routes else next(iter(routes))
+    def __post_init__(self) -> None:
+        _need(self.routes, f"router {self.name} has no routes")
 
     def process(self, context: Context) -> Message:
+        default = self.routes.get(self.default_route) or next(iter(self.routes.values()))
         try:
-            node = self.routes[self.routing_func(context)]
-        except Exception:  # the function is the script's own; an unknown name ends here too
-            node = self.routes[self.default_route]
-        return visit(node, context.copy())
+            route = self.routes.get(self.routing_func(context), default)
+        except Exception:  # the function is the script's own
+            route = default
+        return visit(route, context.copy())
