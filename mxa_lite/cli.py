@@ -42,11 +42,12 @@ def cli() -> None:
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -> None:
     """Cold start, training, evaluation before and after, report."""
-    from mxa_lite import recipe_file
+    from mxa_lite import loaders, recipe_file
 
     loaded = recipe_file.load(recipe, sets)
     folder = output or console.default_output(recipe_file.find(recipe))
     console.check_output(folder, loaded, resume)
+    loaders.unsloth_first(loaded.model)
 
     from mxa_lite.run import run as run_recipe
 

@@ -55,15 +55,18 @@ def read_text(path: Path) -> str:
 def stored_recipe(run: Path, sets: tuple[str, ...] = (), *, checkpoint: bool = False) -> Recipe:
     """The recipe of a run folder, else InputError.
 
-    checkpoint: whether a saved adapter is needed too.
+    checkpoint: whether the model is going to be loaded; a saved adapter is needed then.
     """
-    from mxa_lite import recipe_file
+    from mxa_lite import loaders, recipe_file
 
     if not (run / "recipe.yaml").is_file():
         raise InputError(f"{run}: not a run folder (no recipe.yaml)")
     if checkpoint and not any((run / "checkpoints").glob("*/*/adapter_config.json")):
         raise InputError(f"{run}: no checkpoint yet")
-    return recipe_file.load(run / "recipe.yaml", sets, data_files=False)
+    recipe = recipe_file.load(run / "recipe.yaml", sets, data_files=False)
+    if checkpoint:
+        loaders.unsloth_first(recipe.model)
+    return recipe
 
 
 def default_output(recipe_path: Path) -> Path:

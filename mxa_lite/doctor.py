@@ -45,7 +45,8 @@ def _row(name: str, text: str) -> str:
 def _device_rows() -> tuple[list[str], bool]:
     import torch
 
-    from mxa_lite.models import choose_dtype, choose_loader
+    from mxa_lite.loaders import choose_loader
+    from mxa_lite.models import choose_dtype
     from mxa_lite.recipe import Model
 
     cuda = torch.cuda.is_available()
@@ -65,9 +66,7 @@ def _sandbox_rows() -> list[str]:
 
     with Sandbox(Limits(), LEVELS[0]) as sandbox:
         reached = LEVELS.index(sandbox.level)
-    rows = [
-        _row("sandbox", f"{LEVELS[reached]} (of {', '.join(LEVELS)}). What it covers:")
-    ]
+    rows = [_row("sandbox", f"{LEVELS[reached]} (of {', '.join(LEVELS)}). What it covers:")]
     for what, level in COVERS:
         rows.append(f"  {'yes' if LEVELS.index(level) <= reached else 'NO':<4}{what}")
     return rows

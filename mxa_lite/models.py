@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from mxa_lite import embedded
 from mxa_lite.errors import InputError
+from mxa_lite.loaders import accelerator, choose_loader
 from mxa_lite.recipe import Lora, Model, Recipe
 
 if TYPE_CHECKING:
@@ -84,29 +84,6 @@ class Policy:
         for name in names or self.names:
             weights = load_peft_weights(str(folder / name), device="cpu")
             set_peft_model_state_dict(self.model, weights, adapter_name=name)
-
-
-def accelerator() -> bool:
-    """Whether a GPU is there to compute on."""
-    return torch.cuda.is_available()
-
-
-def choose_loader(model: Model) -> tuple[str, str]:
-    """(loader, reason). Raises InputError when `unsloth` is asked for and not installed."""
-    if model.loader == "plain":
-        return "plain", "the recipe asks for it"
-    installed = importlib.util.find_spec("unsloth") is not None
-    if model.loader == "unsloth":
-        if not installed:
-            raise InputError(
-                "model.loader is unsloth, which is not installed: pip install 'mxa-lite[gpu]'"
-            )
-        return "unsloth", "the recipe asks for it"
-    if not accelerator():
-        return "plain", "no GPU here; Unsloth's kernels need one"
-    if not installed:
-        return "plain", "Unsloth is not installed (pip install 'mxa-lite[gpu]')"
-    return "unsloth", "a GPU is here and Unsloth is installed"
 
 
 def choose_dtype(model: Model) -> tuple[torch.dtype, str]:

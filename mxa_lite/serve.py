@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from mxa_lite import report
+from mxa_lite.console import stored_recipe
 from mxa_lite.errors import InputError, RunError
 
 if TYPE_CHECKING:  # torch is loaded when the first question is asked
@@ -43,6 +44,8 @@ class Model:
 
     def __call__(self, text: str) -> Asked:
         """Answer a question with the newest checkpoint."""
+        if self._sampler is None:
+            stored_recipe(self.run, checkpoint=True)  # before anything imports trl
         from mxa_lite.ask import ask, checkpoint_of, kind_of, opened
 
         if self._sampler is None:
