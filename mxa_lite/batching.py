@@ -10,7 +10,7 @@ import torch
 
 from mxa_lite.tree import Call, Tree
 
-STEP = 16  # widths are padded to a multiple of this, so that a CPU compiles few shapes
+STEP = 8  # widths are padded to a multiple of this, so that a CPU compiles few shapes
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def pack(calls: Sequence[Call], tokens: int) -> Iterator[list[Call]]:
     first, so that a step which does not fit in memory fails at once."""
     batch: list[Call] = []
     prompt = completion = 0
-    longest = sorted(calls, key=lambda c: (-len(c.prompt_ids), -len(c.completion_ids)))
+    longest = sorted(calls, key=lambda c: (-_up(len(c.prompt_ids)), -len(c.completion_ids)))
     for call in longest:
         p = max(prompt, _up(len(call.prompt_ids)))
         t = max(completion, _up(len(call.completion_ids)))

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    DynamicCache,
     LogitsProcessor,
     LogitsProcessorList,
     StoppingCriteria,
@@ -54,11 +55,13 @@ class Completion:
 
 @dataclass
 class EngineStats:
-    """What the engine did since `reset`; batch shapes are (rows, prompt length)."""
+    """What the engine did since `reset`. Shapes are (rows, tokens): of the prompts that were read,
+    equal ones once, and of the batches that were generated."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     out_of_memory: int = 0
+    read: list[tuple[int, int]] = field(default_factory=list)
     batches: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -125,8 +128,8 @@ class GumbelNoise(LogitsProcessor):
 class HalfEnded(StoppingCriteria):
     """Stops a batch when at most half of its rows still go on, since ended rows cost as much."""
 
-    def __init__(self, rows: int, width: int, ends: list[int]) -> None:
-        self.rows, self.width = rows, width
+    def __init__(self, rows: int, ends: list[int]) -> None:
+        self.rows = rows
         self.ends = torch.tensor(ends)
         self.ended = torch.zeros(rows, dtype=torch.bool)
 
@@ -136,6 +139,23 @@ class HalfEnded(StoppingCriteria):
         going = self.rows - int(self.ended.sum())
         stop = self.rows >= SMALL and going <= self.rows // 2
         return torch.full((len(input_ids),), stop, device=input_ids.device)
+
+
+@dataclass
+class Rows:
+    """Texts under way: ids and mask (rows, T), and the cache of all but the last token."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    cache: Any
+
+    def keep(self, rows: list[int]) -> None:
+        """Only these rows, in this order (one may come twice), filled up to a fixed batch size."""
+        filled = rows + rows[:1] * (bucket(len(rows)) - len(rows)) if rows else []
+        chosen = torch.tensor(filled, dtype=torch.long, device=self.ids.device)
+        self.ids, self.mask = self.ids[chosen], self.mask[chosen]
+        if self.cache is not None and filled:
+            self.cache.batch_select_indices(chosen)
 
 
 class Engine:
@@ -149,6 +169,7 @@ class Engine:
         self.max_length = max_length
         self.generation_tokens = generation_tokens
         self.stats = EngineStats()
+        self.reuse = policy.loader == "plain"  # Unsloth's generate keeps its own cache
         config = policy.model.generation_config
         ends = config.eos_token_id if config is not None else None
         self.ends = [ends] if isinstance(ends, int) else list(ends or [])
@@ -237,20 +258,19 @@ class Engine:
     def _batch(
         self, batch: list[int], requests: Sequence[Request], prompts: list[tuple[list[int], bool]]
     ) -> list[tuple[int, Completion]]:
-        """Generate one batch; whenever half of its rows have ended, the others go on without."""
+        """Generate one batch. Equal prompts are read once; whenever half of the rows have ended,
+        the others go on without them."""
         noise = GumbelNoise(
             [seed_of(requests[i].key) for i in batch],
             [requests[i].temperature for i in batch],
             self.policy.device,
         )
+        rows = self._read([prompts[i][0] for i in batch])
         tokens: dict[int, list[int]] = {i: [] for i in batch}
         logps: dict[int, list[float]] = {i: [] for i in batch}
         left, limit = list(batch), requests[batch[0]].max_tokens
         while left:
-            done = len(tokens[left[0]])
-            new, seen = self._continue(
-                [prompts[i][0] + tokens[i] for i in left], noise, limit - done
-            )
+            new, seen = self._go_on(rows, noise, len(left), limit - len(tokens[left[0]]))
             for row, i in enumerate(left):
                 end = next((t for t, x in enumerate(new[row]) if x in self.ends), len(new[row]))
                 tokens[i] += new[row][: end + 1]
@@ -261,6 +281,7 @@ class Engine:
                 if tokens[i][-1] not in self.ends and len(tokens[i]) < limit
             ]
             noise.keep(going)
+            rows.keep(going)
             left = [left[row] for row in going]
         self.stats.prompt_tokens += sum(len(prompts[i][0]) for i in batch)
         self.stats.completion_tokens += sum(map(len, tokens.values()))
@@ -280,22 +301,43 @@ class Engine:
             for i in batch
         ]
 
-    def _continue(
-        self, texts: list[list[int]], noise: GumbelNoise, limit: int
+    def _read(self, prompts: list[list[int]]) -> Rows:
+        """The batch's rows, padded left, all but their last token in the cache."""
+        unique = list(dict.fromkeys(map(tuple, prompts)))
+        count, width = bucket(len(unique)), self._padded(max(map(len, unique)))
+        ids = torch.full((count, width), self.policy.tokenizer.pad_token_id)
+        mask = torch.zeros(count, width, dtype=torch.long)
+        for row in range(count):  # spare rows repeat the first
+            prompt = unique[row if row < len(unique) else 0]
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        ids, mask, cache = ids.to(self.policy.device), mask.to(self.policy.device), None
+        if self.reuse:
+            cache = DynamicCache(config=self.policy.model.config)
+            self.policy.model(
+                input_ids=ids[:, :-1],
+                attention_mask=mask[:, :-1],
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, :-1],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        self.stats.read.append((count, width))
+        rows = Rows(ids, mask, cache)
+        rows.keep([unique.index(tuple(prompt)) for prompt in prompts])
+        return rows
+
+    def _go_on(
+        self, rows: Rows, noise: GumbelNoise, count: int, limit: int
     ) -> tuple[list[list[int]], list[list[float]]]:
-        """New tokens of each row and their log-probs, until enough rows have ended."""
-        tokenizer, device = self.policy.tokenizer, self.policy.device
-        rows, width = bucket(len(texts)), self._padded(max(map(len, texts)))
-        ids = torch.full((rows, width), tokenizer.pad_token_id)
-        mask = torch.zeros(rows, width, dtype=torch.long)
-        for row in range(rows):  # spare rows repeat the first
-            text = texts[row if row < len(texts) else 0]
-            ids[row, width - len(text) :] = torch.tensor(text)
-            mask[row, width - len(text) :] = 1
-        noise.start(rows)
+        """New tokens and log-probs of the first `count` rows, until enough of them have ended."""
+        total, width = rows.ids.shape
+        noise.start(total)
+        stop = [HalfEnded(count, self.ends)] if self.reuse else []
         out = self.policy.model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
+            input_ids=rows.ids,
+            attention_mask=rows.mask,
+            past_key_values=rows.cache,
             max_new_tokens=limit,
             do_sample=False,
             temperature=None,
@@ -303,9 +345,13 @@ class Engine:
             top_k=None,
             repetition_penalty=1.0,
             eos_token_id=self.ends,
-            pad_token_id=tokenizer.pad_token_id,
+            pad_token_id=self.policy.tokenizer.pad_token_id,
             logits_processor=LogitsProcessorList([noise]),
-            stopping_criteria=StoppingCriteriaList([HalfEnded(len(texts), width, self.ends)]),
+            stopping_criteria=StoppingCriteriaList(stop),
+            return_dict_in_generate=True,
         )
-        self.stats.batches.append((rows, width))
-        return out[: len(texts), width:].tolist(), torch.stack(noise.logps, 1).tolist()
+        self.stats.batches.append((total, width))
+        fresh = out.sequences[:, width:]
+        rows.ids, rows.cache = out.sequences, out.past_key_values if self.reuse else None
+        rows.mask = torch.cat([rows.mask, torch.ones_like(fresh)], 1)
+        return fresh[:count].tolist(), torch.stack(noise.logps, 1).tolist()

@@ -7,7 +7,7 @@ the model; the engine then answers all waiting calls in batches.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from mxa_lite.check import check
 from mxa_lite.engine import Completion, Engine, Request, seed_of
 from mxa_lite.recipe import Recipe
 from mxa_lite.sandbox import CallRequest, Ended, Job, Sandbox
+from mxa_lite.sandbox_child import path_key
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
 
 ALIVE = 256  # executions at once; more wait for these to end
@@ -42,7 +43,7 @@ class Shape:
 class Clock:
     """Seconds by phase."""
 
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -169,9 +170,11 @@ class Sampler:
                 for event in self.sandbox.poll(None):
                     if isinstance(event, Ended):
                         self._ended(live.pop(event.job), event)
+                        waiting = [call for call in waiting if call[1].job != event.job]
                     elif event.job in live:
                         job = live[event.job]
                         waiting.append((job, event, self._request(job, event, temperature)))
+                waiting.sort(key=lambda call: (call[1].job, path_key(call[1].path)))
                 wave = waiting if self.sandbox.idle() else []
             if wave:
                 waiting = []

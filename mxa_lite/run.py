@@ -289,6 +289,8 @@ class Run:
         if done:
             self.say(f"resuming after step {done}")
         self.train_started = time.monotonic()
+        self.sampler.clock.seconds.clear()  # of the evaluation
+        self.sampler.engine.reset()
         with self.interrupts as interrupts:
             trainer = RoleTrainer(
                 self.recipe,

@@ -95,6 +95,12 @@ def test_ended_rows_leave_the_batch(policy: models.Policy) -> None:
         assert c.truncated == (c.completion_ids[-1] not in engine.ends)
 
 
+def test_equal_prompts_are_read_once(policy: models.Policy) -> None:
+    engine = Engine(policy, 512, 65_536)
+    engine.generate(asks())
+    assert [rows for rows, _ in engine.stats.read] == [3]  # twelve calls, three questions
+
+
 def test_a_batch_stays_under_the_token_bound(policy: models.Policy) -> None:
     engine = Engine(policy, 512, 300)
     engine.generate(asks())

@@ -21,7 +21,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mxa_lite.embedded.corpus import Chat, chats
 
-PAD, END, SYSTEM, USER, ASSISTANT = (f"<|{w}|>" for w in "pad end system user assistant".split())
+PAD, END = "<|pad|>", "<|end|>"
+SYSTEM, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
 TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -90,7 +91,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> tuple[list[int], i
 def batches(
     tokenizer: PreTrainedTokenizerFast, seed: int, tokens: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless (ids, weights), each (rows, T), of about `tokens` tokens; similar lengths together."""
+    """Endless (ids, weights), each (rows, T), of about `tokens` tokens, by length."""
     source = chats(seed)
     rng = random.Random(seed)
     while True:
