@@ -17,6 +17,13 @@ _MANY = 1_000_000
 _FLOWS = ("Workflow", "ConditionalWorkflow", "LoopWorkflow", "AgentGraph")
 _KINDS = {kind: kind for kind in ("Agent", "Ensemble", "Debate", "Reflection", "Router")}
 _KINDS |= {f"{kind}Node": kind for kind in _KINDS} | {kind: kind for kind in _FLOWS}
+_ARGUMENTS = {
+    "Ensemble": ("name", "agents", "strategy", "consensus_agent"),
+    "Debate": ("name", "debaters", "judge", "num_rounds"),
+    "Reflection": ("name", "agent"),
+}
+_GROWING = ("add_node", "add_nodes")
+_UNCERTAIN = (ast.Lambda, ast.IfExp, ast.BoolOp, ast.ListComp, ast.DictComp, ast.GeneratorExp)
 _PATTERNS = {"Debate": "debate", "Reflection": "reflect", "Router": "router", "Ensemble": "vote"}
 
 
@@ -97,117 +104,82 @@ def pattern(tree: ast.AST) -> str:
 def min_calls(tree: ast.Module) -> int:
     """A lower bound of a script's calls, if nothing in it raises.
 
-    What it cannot be sure of (branches, functions, unknown values) counts as 0.
+    Only what surely runs is counted: statements at the top level, with nodes built there.
     """
-    reader = _Reader()
-    reader.block(tree.body)
-    return reader.calls
+    if any(_called(part) == "AgentGraph" for part in ast.walk(tree)):
+        return 0  # it runs only some of its nodes
+    costs: dict[str, int] = {}  # name -> the calls that one visit of its node makes
+    calls, body = 0, list(tree.body)
+    while body:
+        node = body.pop(0)
+        parts = list(ast.walk(node))
+        names = [n.id for n in parts if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        cost = 0
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            names.append(node.name)
+        elif isinstance(node, ast.If) and "__main__" in ast.dump(node.test):
+            body = node.body + body
+        elif isinstance(node, (ast.Assign, ast.Expr)):
+            calls += sum(_cost(_visited(part), costs) for part in _certain(node.value))
+            if isinstance(node, ast.Expr):  # w.add_node(a)
+                names += [_root(node.value)] if _called(node.value) in _GROWING else []
+                cost = _cost(node.value, costs)
+            elif all(isinstance(target, ast.Name) for target in node.targets):
+                cost = _cost(node.value, costs)
+        costs |= dict.fromkeys(names, cost)
+    return calls
 
 
-@dataclass
-class _Cost:
-    """A node or a list of nodes: the calls of one visit of all; of a list also its length."""
-
-    calls: int = 0
-    count: int = 0
-
-
-class _Reader:
-    """Reads statements in order: what names stand for, and the calls made so far."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, Any] = {}
-        self.calls = 0
-
-    def block(self, body: list[ast.stmt]) -> None:
-        for node in body:
-            parts = list(ast.walk(node))
-            stored = [n.id for n in parts if isinstance(n, ast.Name) and _stored(n)]
-            value = self.value(node.value) if isinstance(node, (ast.Assign, ast.Expr)) else None
-            self.names |= dict.fromkeys(stored)
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                self.names[node.targets[0].id] = value
-            elif isinstance(node, ast.If) and "__main__" in ast.dump(node.test):
-                self.block(node.body)
-            elif isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-                self.names[node.name] = None
-            elif isinstance(node, ast.For):
-                cut = any(isinstance(part, (ast.Break, ast.Continue)) for part in parts)
-                times = 0 if cut else self._times(node.iter)
-                before = self.calls
-                self.block(node.body)
-                self.calls = before + (self.calls - before) * times
-                self.names |= dict.fromkeys(stored)
-
-    def _times(self, node: ast.expr) -> int:
-        """How often a loop over `node` runs at least."""
-        if isinstance(node, ast.Call) and _called(node) == "range" and len(node.args) == 1:
-            bound = self.value(node.args[0])
-            return min(max(bound, 0), _MANY) if isinstance(bound, int) else 0
-        found = self.value(node)
-        return found.count if isinstance(found, _Cost) else 0
-
-    def value(self, node: ast.expr) -> Any:
-        """What an expression is: a _Cost, a constant or None; adds the calls it makes."""
-        if isinstance(node, ast.Constant):
-            return node.value
-        if isinstance(node, ast.Name):
-            return self.names.get(node.id)
-        if isinstance(node, ast.Call):
-            return self._call(node)
-        if isinstance(node, (ast.List, ast.Tuple)):
-            costs = [_calls(self.value(item)) for item in node.elts]
-            return _Cost(sum(costs), len(costs))
-        if isinstance(node, ast.BinOp):
-            left, right = self.value(node.left), self.value(node.right)
-            if isinstance(left, _Cost) and isinstance(right, int) and isinstance(node.op, ast.Mult):
-                times = min(max(right, 0), _MANY)
-                return _Cost(left.calls * times, left.count * times)
-        elif isinstance(node, ast.ListComp):
-            loop, *more = node.generators
-            times = 0 if loop.ifs or more else self._times(loop.iter)
-            before, cost = self.calls, _calls(self.value(node.elt))
-            self.calls = before + (self.calls - before) * times
-            return _Cost(cost * times, times)
-        return None
-
-    def _call(self, node: ast.Call) -> Any:
-        name, func = _called(node), node.func
-        given: dict[Any, Any] = {i: self.value(argument) for i, argument in enumerate(node.args)}
-        given |= {keyword.arg: self.value(keyword.value) for keyword in node.keywords}
-        if name in _KINDS and name not in self.names:
-            return None if name == "AgentGraph" else _Cost(_visit(_KINDS[name], given))
-        target = self.value(func.value if isinstance(func, ast.Attribute) else func)
-        if not isinstance(target, _Cost):
-            return None
-        if not isinstance(func, ast.Attribute) or name == "run":
-            self.calls += target.calls
-            return None
-        if name in ("add_node", "add_nodes") and len(given) == 1:
-            target.calls += _calls(given.get(0))
-        return target
+def _certain(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of an expression that are evaluated whenever it is."""
+    yield node
+    if not isinstance(node, _UNCERTAIN):
+        for child in ast.iter_child_nodes(node):
+            yield from _certain(child)
 
 
-def _stored(name: ast.Name) -> bool:
-    return not isinstance(name.ctx, ast.Load)
+def _visited(node: ast.AST) -> ast.AST | None:
+    """What a call runs if it runs a node: `a` in `a(question)`, `w` in `w.run(question)`."""
+    func = getattr(node, "func", None)
+    if isinstance(func, ast.Attribute):
+        return func.value if func.attr == "run" else None
+    return func
 
 
-def _calls(value: Any) -> int:
-    return value.calls if isinstance(value, _Cost) else 0
+def _root(node: ast.AST) -> str:
+    """The name that a chain of calls starts with: `w` in `w.add_node(a).add_node(b)`."""
+    while isinstance(node, (ast.Call, ast.Attribute)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return getattr(node, "id", "")
 
 
-def _visit(kind: str, given: dict[Any, Any]) -> int:
-    """The calls of one visit of a node, from the arguments it is built with."""
+def _times(cost: int, times: Any) -> int:
+    return min(cost * max(times, 0), _MANY) if isinstance(times, int) else 0
 
-    def argument(position: int, name: str, default: Any = None) -> Any:
-        return given.get(position, given.get(name, default))
 
+def _cost(node: ast.AST | None, costs: dict[str, int]) -> int:
+    """The calls that one visit of the node, or of all in the list, that `node` builds makes."""
+    if isinstance(node, ast.Name):
+        return costs.get(node.id, 0)
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return sum(_cost(item, costs) for item in node.elts)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        return _times(_cost(node.left, costs), getattr(node.right, "value", 0))
+    if not isinstance(node, ast.Call):
+        return 0
+    name = _called(node)
+    if name in _GROWING and isinstance(node.func, ast.Attribute):
+        added = _cost(node.args[0], costs) if len(node.args) == 1 and not node.keywords else 0
+        return _cost(node.func.value, costs) + added
+    kind = "" if name in costs else _KINDS.get(name, "")
+    given = dict(zip(_ARGUMENTS.get(kind, ()), node.args, strict=False))
+    given |= {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
     if kind == "Ensemble":
-        judged = argument(2, "strategy") == "consensus"
-        return _calls(argument(1, "agents")) + judged * _calls(argument(3, "consensus_agent"))
+        judged = getattr(given.get("strategy"), "value", "") == "consensus"
+        return _cost(given.get("agents"), costs) + judged * _cost(
+            given.get("consensus_agent"), costs
+        )
     if kind == "Debate":
-        rounds, debaters = argument(3, "num_rounds", 2), argument(1, "debaters")
-        return _calls(debaters) * (rounds if isinstance(rounds, int) else 1)
-    if kind == "Reflection":
-        return _calls(argument(1, "agent"))
-    return int(kind == "Agent")
+        rounds = given.get("num_rounds", ast.Constant(2))
+        return _times(_cost(given.get("debaters"), costs), getattr(rounds, "value", 0))
+    return _cost(given.get("agent"), costs) if kind == "Reflection" else int(kind == "Agent")

@@ -25,8 +25,8 @@ NODES = 'a = Agent("a", "p")\nb = Agent("b", "p")\n'
         ('w = Workflow()\nw.add_node(Ensemble("e", [a] * 3))\nw.add_node(b)\nw.run(0)', "mixed", 4),
         ('Ensemble("e", [Reflection("r", a)] * 2)(question)', "mixed", 2),
         ("AgentGraph().add_node(a).run(question)", "mixed", 0),
-        ("r = [a(question) for _ in range(4)]", "other", 4),
-        ("for i in range(3):\n    a(question)\n    b(question)", "other", 6),
+        ("r = [a(question) for _ in range(4)]", "other", 0),
+        ("for i in range(3):\n    a(question)\n    b(question)", "other", 0),
         ("for i in range(3):\n    a(question)\n    break", "other", 0),
         ("if question:\n    a(question)", "single", 0),
         ("if __name__ == '__main__':\n    a(question)", "single", 1),
@@ -50,9 +50,7 @@ def test_a_script_without_nodes_has_no_pattern():
     "script",
     [
         'Ensemble("v", [a] * 33)(question)',
-        "for i in range(33):\n    a(question)",
-        "for i in range(1000000000000):\n    a(question)",
-        "[a(question) for i in range(33)]",
+        'Ensemble("v", [a] * 1000000000000)(question)',
         'Debate("d", [a, b], num_rounds=17)(question)',
     ],
 )
