@@ -87,34 +87,37 @@ def ran(design: Design) -> bool:
 
 @dataclass(eq=False)
 class Sample:
-    """A design, run once. right: its execution, if that was correct."""
+    """A design, run at most once."""
 
     question: Question
     design: Design
-    right: Execution | None
+    correct: bool
+
+    @property
+    def run(self) -> Execution | None:
+        return next(iter(self.design.executions), None)
 
     def rows(self, kept: bool) -> Iterator[dict[str, Any]]:
         """Chat data of the design, on the short prompt of training, and of its calls."""
-        design, runs = self.design, self.design.executions
+        design, run = self.design, self.run
         reply = design.call.reply if design.script is None else prompts.fenced(design.script)
         yield {
             **_row("designer", prompts.designer(self.question.text), reply, self.question),
             "pattern": design.pattern,
-            "outcome": str(runs[0].outcome if runs else design.outcome),
-            "error": runs[0].error if runs else design.error,
-            "correct": self.right is not None,
+            "outcome": str(run.outcome if run else design.outcome),
+            "error": run.error if run else design.error,
+            "correct": self.correct,
             "kept": kept,
         }
-        for call in (call for run in runs for call in run.calls):
+        for call in run.calls if run else ():
             row = _row("executor", call.messages, call.reply, self.question)
             yield {**row, "agent": call.agent, "kept": self._worth(call)}
 
     def _worth(self, call: Call) -> bool:
         """Whether a reply may be learned: of a correct run, whole, without a wrong value."""
-        if self.right is None or call.truncated:
-            return False
         free = self.question.kind == "code" or not answers.in_form(call.reply)
-        return free or answers.same_value(answers.extract(call.reply), self.right.answer or "")
+        given, right = answers.extract(call.reply), (self.run and self.run.answer) or ""
+        return self.correct and not call.truncated and (free or answers.same_value(given, right))
 
 
 def _row(role: str, prompt: Chat, reply: str, question: Question) -> dict[str, Any]:
@@ -127,17 +130,17 @@ def chosen(samples: Sequence[Sample], enough: int) -> list[Sample]:
 
     Where fewer than `enough` are correct, others that ran follow: the form can be learned.
     """
-    found = [s for s in samples if s.right]
+    found = [s for s in samples if s.correct]
     if len(found) < enough:
-        found += [s for s in samples if ran(s.design) and not s.right]
+        found += [s for s in samples if ran(s.design) and not s.correct]
     fresh: dict[tuple[str, str], Sample] = {}
-    for sample in found:
-        fresh.setdefault((sample.question.id, answers.program(sample.design.script or "")), sample)
+    for s in found:
+        fresh.setdefault((s.question.id, answers.program(s.design.script or "")), s)
     groups: dict[str, list[Sample]] = defaultdict(list)
-    for sample in fresh.values():
-        groups[sample.design.pattern].append(sample)
+    for s in fresh.values():
+        groups[s.design.pattern].append(s)
     most = -(-len(fresh) // max(len(groups), 1))
-    return [sample for group in groups.values() for sample in group[:most]]
+    return [s for group in groups.values() for s in group[:most]]
 
 
 def seeds(questions: Sequence[Question], number: int) -> Iterator[dict[str, Any]]:
@@ -161,8 +164,7 @@ class Bootstrap:
         say: Callable[[str], None],
     ) -> None:
         self.sampler, self.pick, self.folder, self.say = sampler, pick, folder, say
-        self.taught = _Taught(sampler)
-        self.cold = sampler.recipe.cold_start
+        self.taught, self.cold = _Taught(sampler), sampler.recipe.cold_start
         self.chats: dict[str, list[Chat]] = {role: [] for role in ROLES}
         self.outcomes: Counter[str] = Counter()
 
@@ -171,72 +173,69 @@ class Bootstrap:
 
         Raises RunError when not one valid script came in all rounds.
         """
-        probes = self.pick(self.cold.rounds + 1, min(PROBES, self.cold.questions))
+        cold = self.cold
+        probes = self.pick(cold.rounds + 1, min(PROBES, cold.questions))
         shares = [valid_share(self.sampler, probes)]
         self.say(f"cold start: {shares[0]:.0%} valid scripts on the short prompt, before")
-        for number in range(1, self.cold.rounds + 1):
-            self.learn(number, self.sample(number))
+        for number in range(1, cold.rounds + 1):
+            began = time.monotonic()
+            losses = self.learn(number, self.sample(number))
             shares.append(valid_share(self.sampler, probes))
             self.say(
-                f"cold start: {shares[-2]:.0%} -> {shares[-1]:.0%} valid scripts on the short"
-                f" prompt ({len(probes)} questions), target {self.cold.target_valid:.0%}"
+                f"cold start {number}/{cold.rounds}: {shares[-2]:.0%} -> {shares[-1]:.0%} valid"
+                f" scripts on the short prompt ({len(probes)} questions, target"
+                f" {cold.target_valid:.0%}); loss"
+                f" {', '.join(f'{name} {loss:.3f}' for name, loss in losses.items()) or '-'};"
+                f" {time.monotonic() - began:.0f} s"
             )
-            if shares[-1] >= self.cold.target_valid:
+            if shares[-1] >= cold.target_valid:
                 return
         if not self.outcomes["ok"] and not any(shares):
             seen = ", ".join(f"{name} {n}" for name, n in self.outcomes.most_common())
             raise RunError(f"cold start: no valid script in {number} rounds ({seen}); {ADVICE}")
-        self.say(f"cold start: below the target after {number} rounds; {ADVICE}")
+        self.say(f"cold start: below the target; {ADVICE}")
 
     def sample(self, number: int) -> list[Sample]:
         """The designs of a round, run and graded; a line of progress and cost per part."""
         recipe, stats = self.sampler.recipe, self.sampler.engine.stats
-        questions, samples = self.pick(number, self.cold.questions), list[Sample]()
+        questions, found = self.pick(number, self.cold.questions), list[Sample]()
         began, tokens = time.monotonic(), stats.prompt_tokens + stats.completion_tokens
+        shape, by = Shape(recipe.rollout.designs, 1, TEMPERATURE), recipe.credit.answer_from
         for start in range(0, len(questions), PART):
             part = questions[start : start + PART]
-            shape = Shape(recipe.rollout.designs, 1, TEMPERATURE)
             for tree in self.taught.rollout(part, shape, f"cold start {number}"):
-                q, by = tree.question, recipe.credit.answer_from
                 for d in tree.designs:
-                    paid = [e for e in d.executions if paid_correct(e, q.kind, by) == 1]
-                    samples.append(Sample(q, d, paid[0] if paid else None))
-            calls = sum(len(run.calls) for s in samples for run in s.design.executions)
+                    paid = [paid_correct(run, tree.question.kind, by) for run in d.executions]
+                    found.append(Sample(tree.question, d, 1 in paid))
             spent = stats.prompt_tokens + stats.completion_tokens - tokens
             self.say(
                 f"cold start {number}/{self.cold.rounds}: {start + len(part)} of {len(questions)}"
-                f" questions, {len(samples)} scripts, {sum(ran(s.design) for s in samples)} ran,"
-                f" {sum(s.right is not None for s in samples)} correct;"
-                f" {calls} calls, {spent} tokens, {time.monotonic() - began:.0f} s"
+                f" questions, {len(found)} scripts, {sum(ran(s.design) for s in found)} ran,"
+                f" {sum(s.correct for s in found)} correct;"
+                f" {sum(len(s.run.calls) for s in found if s.run)} calls, {spent} tokens,"
+                f" {time.monotonic() - began:.0f} s"
             )
-        return samples
+        return found
 
-    def learn(self, number: int, samples: list[Sample]) -> None:
+    def learn(self, number: int, samples: list[Sample]) -> dict[str, float]:
         """Write a round's samples down and train on what all rounds kept, each chat once."""
         kept = chosen(samples, self.cold.batch_size)
         examples = list(seeds([s.question for s in samples], self.cold.seed_designs))
         lines = [row for s in samples for row in s.rows(s in kept)] + examples
-        self.folder.write(
-            f"cold_start/round-{number}.jsonl",
-            "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines),
-        )
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        self.folder.write(f"cold_start/round-{number}.jsonl", text)
         self.outcomes.update(line["outcome"] for line in lines if "outcome" in line)
         for line in lines:
             if line["kept"] and line["messages"] not in self.chats[line["role"]]:
                 self.chats[line["role"]].append(line["messages"])
-        formal = sum(s.right is None for s in kept)
+        formal = sum(not s.correct for s in kept)
         patterns = Counter(s.design.pattern for s in kept).most_common()
         self.say(
-            f"  kept {len(kept)} scripts: {', '.join(f'{p} {n}' for p, n in patterns) or 'none'};"
-            f" {len(examples)} examples join them"
-            + f"; too few were correct, so {formal} that only ran are kept for form"
-            * bool(formal)
+            f"  kept {len(kept)} scripts ({', '.join(f'{p} {n}' for p, n in patterns)})"
+            + f", {formal} of them for their form alone, since few were correct" * bool(formal)
+            + f", and {len(examples)} examples; training on "
+            + ", ".join(f"{len(chats)} {role}" for role, chats in self.chats.items())
+            + " chats"
         )
-        began, engine = time.monotonic(), self.sampler.engine
-        losses = coldstart.warm_start(self.sampler.recipe, engine.policy, engine, self.chats)
-        if losses:
-            self.say(
-                f"  trained on {', '.join(f'{len(c)} {r}' for r, c in self.chats.items())} chats,"
-                f" loss {', '.join(f'{n} {x:.3f}' for n, x in losses.items())},"
-                f" {time.monotonic() - began:.0f} s"
-            )
+        engine = self.sampler.engine
+        return coldstart.warm_start(self.sampler.recipe, engine.policy, engine, self.chats)

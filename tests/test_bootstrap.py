@@ -1,0 +1,186 @@
+import itertools
+import json
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+
+from mxa_lite import bootstrap, coldstart, prompts, tasks
+from mxa_lite.bootstrap import Bootstrap, Sample, chosen, seeds
+from mxa_lite.check import check
+from mxa_lite.engine import Completion, EngineStats
+from mxa_lite.errors import RunError
+from mxa_lite.graders import Verdict
+from mxa_lite.recipe_file import load
+from mxa_lite.rollout import Sampler
+from mxa_lite.run import load_policy, sampler_for
+from mxa_lite.runfolder import RunFolder
+from mxa_lite.sandbox import Limits, Sandbox
+from mxa_lite.tree import Call, Design, Execution, Outcome, Question
+
+SETS = ["rollout.designs=2", "cold_start.steps=2", "cold_start.seed_designs=2", "threads=1"]
+QUESTIONS = [Question(f"q{i}", f"What is 2 + {i}?", "t", gold=str(2 + i)) for i in range(4)]
+VOTE = "a = Agent('s', 'Add.')\nanswer(Ensemble('v', [a, a, a])(question))"
+
+
+class Engine:
+    """Says one text per role; knows how long a prompt is in words."""
+
+    def __init__(self, designer, executor="\\boxed{4}", max_length=100_000):
+        self.texts = {"designer": designer, "executor": executor}
+        self.asked = []
+        self.stats, self.max_length = EngineStats(), max_length
+        self.policy = SimpleNamespace(names=())
+
+    def generate(self, requests):
+        self.asked += requests
+        return [Completion(self.texts[r.role], [1], [2], [0.0], False, False) for r in requests]
+
+    def encode(self, messages, room):
+        words = " ".join(m["content"] for m in messages).split()
+        return words, len(words) > room
+
+
+class Grader:
+    def grade_many(self, pairs):
+        return [Verdict(float(q.gold == answer), "") for q, answer in pairs]
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox(Limits(5)) as box:
+        yield box
+
+
+def rounds(sandbox, folder, engine, *sets):
+    recipe = load("arithmetic", [*SETS, *sets])
+    said = []
+    sampler = Sampler(engine, sandbox, Grader(), recipe)
+    boot = Bootstrap(sampler, lambda n, k: QUESTIONS[:k], RunFolder(folder), said.append)
+    return boot, said
+
+
+def lines(folder, number=1):
+    return [json.loads(x) for x in (folder / f"cold_start/round-{number}.jsonl").open()]
+
+
+def design(script, right=False, question=QUESTIONS[2], outcome=Outcome.OK):
+    checked = check(script, 32)
+    run = Execution(outcome, "4", [Call("s", "", 0, [], "\\boxed{4}")])
+    made = Design(Call("designer", "", 0, []), script, checked.pattern, executions=[run])
+    return Sample(question, made, right)
+
+
+@pytest.mark.parametrize("kind", ["math", "code"])
+def test_every_example_runs_and_is_of_the_pattern_it_is_shown_for(sandbox, kind):
+    question = Question("q", "How many?", "t", kind)
+    scripts = [
+        (pattern, prompts.example(pattern, kind, pick))
+        for pattern, pick in itertools.product(prompts.PATTERNS, range(4))
+    ]
+    canned = bootstrap._Rehearsal()
+    sampler = Sampler(canned, sandbox, canned, load("arithmetic"))
+    made = [sampler.checked(Call("designer", "", 0, [], text)) for _, text in scripts]
+    assert [d.pattern for d in made] == [pattern for pattern, _ in scripts]
+    sampler.run_scripts([(question, d) for d in made], 0.0)
+    assert all(bootstrap.ran(d) for d in made)
+    assert all(text.startswith(prompts.BEGUN) for _, text in scripts)
+    assert len({text for _, text in scripts}) == len(scripts)
+
+
+def test_the_designer_is_shown_every_pattern_in_turn_and_what_fits(sandbox):
+    recipe = load("arithmetic", ["rollout.max_completion_tokens=10"])
+    taught = bootstrap._Taught(Sampler(Engine(""), sandbox, Grader(), recipe))
+    shown = [taught.designer_prompt(QUESTIONS[0]) for _ in prompts.PATTERNS]
+    assert [m[-2]["content"].split("Pattern: ")[1].split(",")[0] for m in shown] == [
+        *prompts.PATTERNS
+    ]
+    assert {len(m) for m in shown} == {1 + 3 * 2 + 2}
+    assert all(QUESTIONS[0].text in m[-2]["content"] for m in shown)
+    taught.engine.max_length = len(taught.engine.encode(shown[0], 0)[0]) - 20
+    assert len(taught.designer_prompt(QUESTIONS[0])) == 1 + 2 + 2
+    taught.engine.max_length = 30
+    short = taught.designer_prompt(QUESTIONS[0])
+    assert short[:-1] == prompts.designer(QUESTIONS[0].text)
+
+
+def test_no_pattern_outweighs_the_others_and_no_script_comes_twice():
+    votes = [design(f"{VOTE}\nx = {i}", right=True) for i in range(9)]
+    single = design("a = Agent('s')\nanswer(a(question))", right=True)
+    twin = design("a = Agent('s')\n\nanswer( a(question) )  # again", right=True)
+    only_ran = design("a = Agent('t')\nanswer(a(question))")
+    kept = chosen([*votes, single, twin, only_ran], 8)
+    assert Counter(s.design.pattern for s in kept) == {"vote": 5, "single": 1}
+    assert twin not in kept and only_ran not in kept
+
+
+def test_scripts_that_ran_fill_up_where_too_few_are_correct():
+    right, ran = design(VOTE, right=True), design(f"{VOTE}\nx = 1")
+    crashed = design(f"{VOTE}\nx = 2", outcome=Outcome.CRASHED)
+    assert chosen([crashed, ran, right], 8) == [right, ran]
+
+
+def test_a_wrong_or_cut_reply_of_a_correct_execution_is_not_learned():
+    sample = design(VOTE, right=True)
+    messages = [{"role": "user", "content": "?"}]
+    sample.run.calls = [
+        Call("a", "0", 0, messages, "\\boxed{4}"),
+        Call("b", "1", 0, messages, "\\boxed{5}"),
+        Call("c", "2", 0, messages, "I think", truncated=True),
+        Call("critic", "3", 0, messages, "VERDICT: CORRECT"),
+    ]
+    rows = list(sample.rows(True))[1:]
+    assert [row["agent"] for row in rows if row["kept"]] == ["a", "critic"]
+
+
+def test_given_data_reads_back_what_was_kept_and_nothing_else(sandbox, tmp_path):
+    boot, said = rounds(sandbox, tmp_path, Engine(f"```python\n{VOTE}\n```"), "cold_start.rounds=1")
+    boot.taught.checked = boot.sampler.checked  # the script is whole already
+    boot.run()
+    chats = coldstart.read_chats(tmp_path / "cold_start/round-1.jsonl")
+    assert chats["designer"][0][:-1] == prompts.designer(QUESTIONS[0].text)
+    assert all(chat[-1]["content"].startswith("```python\n") for chat in chats["designer"])
+    rows = lines(tmp_path)
+    assert len(chats["designer"]) == sum(r["kept"] for r in rows if r["role"] == "designer")
+    assert any(not row["kept"] for row in rows)
+    right = [r for r in rows if r["role"] == "executor" and r["kept"]]
+    assert {row["question"] for row in right} == {"q2"}
+    assert boot.chats["executor"] == [right[0]["messages"]]  # equal chats once
+    assert "100% valid" in said[0] and "-> 100%" in said[-1]
+
+
+def test_a_model_that_never_writes_a_script_ends_with_advice(sandbox, tmp_path):
+    boot, said = rounds(sandbox, tmp_path, Engine("I cannot."), "cold_start.seed_designs=0")
+    with pytest.raises(RunError, match=r"no valid script in 2 rounds.*bigger.*rounds.*data"):
+        boot.run()
+    assert not coldstart_kept(lines(tmp_path, 2))
+    assert any("kept 0 scripts" in line for line in said)
+
+
+def coldstart_kept(rows):
+    return [row for row in rows if row["kept"]]
+
+
+def test_seed_designs_take_patterns_in_turn():
+    found = list(seeds(QUESTIONS, 12))
+    assert Counter(row["pattern"] for row in found) == dict.fromkeys(prompts.PATTERNS, 2)
+    assert len({row["messages"][-1]["content"] for row in found}) == 12
+
+
+def test_the_embedded_model_bootstraps_itself(tmp_path):
+    recipe = load("arithmetic", [*SETS, "cold_start.questions=4", "cold_start.rounds=1"])
+    data = tasks.load(recipe.task, 1)
+    policy = load_policy(recipe)
+    before = {n: p.detach().clone() for n, p in policy.model.named_parameters() if "lora_B" in n}
+    said = []
+    with sampler_for(recipe, policy) as sampler:
+        Bootstrap(sampler, lambda n, k: data.train[:k], RunFolder(tmp_path), said.append).run()
+    rows = lines(tmp_path)
+    assert sum(r["role"] == "designer" and "seed" not in r for r in rows) == 8
+    learned = {row["role"] for row in rows if row["kept"]}
+    after = dict(policy.model.named_parameters())
+    changed = {
+        n.split(".lora_B.")[1].split(".")[0] for n in before if (before[n] != after[n]).any()
+    }
+    assert changed == learned and "designer" in changed
+    assert "valid scripts" in said[0] and any("training on" in line for line in said)
