@@ -48,10 +48,8 @@ def fences(text: str) -> list[tuple[str, str]]:
     blocks = []
     for part in text.split("```")[1::2]:
         language, newline, body = part.partition("\n")
-        if newline and re.fullmatch(r"[\w+-]*\s*", language):
-            blocks.append((language.strip().lower(), body.rstrip()))
-        else:
-            blocks.append(("", part.strip()))
+        named = newline and re.fullmatch(r"[\w+-]*\s*", language)
+        blocks.append((language.strip().lower(), body.rstrip()) if named else ("", part.strip()))
     return blocks
 
 
@@ -86,14 +84,11 @@ def deliverable(text: str, kind: str = "math") -> str:
     block = delivery(text)
     if kind == "code":
         solution = last_solution(text)
-        shown = f"<solution>\n{solution}\n</solution>" if solution else ""
-        if block and (not solution or solution in block):
-            return block
-        return f"{block}\n{shown}" if block else shown or shorten(text.strip())
-    if block is None:
-        return shorten(text.strip())
-    box = last_boxed(text)
-    return block if box is None or last_boxed(block) == box else f"{block} \\boxed{{{box}}}"
+        if solution and solution not in (block or ""):
+            return f"{block or ''}\n<solution>\n{solution}\n</solution>".lstrip()
+    elif block and (box := last_boxed(text)) is not None and last_boxed(block) != box:
+        return f"{block} \\boxed{{{box}}}"
+    return block or shorten(text.strip())
 
 
 def in_form(text: str, kind: str = "math") -> bool:
@@ -103,13 +98,8 @@ def in_form(text: str, kind: str = "math") -> bool:
 
 def extract(text: str, kind: str = "math") -> str:
     """The answer of an answering message: last box or solution, else fence (code), else text."""
-    if kind == "math":
-        box = last_boxed(text)
-        return text.strip() if box is None else box
-    solution = last_solution(text)
-    if solution is None and (blocks := fences(text)):
-        solution = blocks[-1][1]
-    return text.strip() if solution is None else solution
+    found = last_boxed(text) if kind == "math" else last_solution(text) or _unfenced(text.strip())
+    return text.strip() if found is None else found
 
 
 def value(text: str) -> Fraction | str:
@@ -143,9 +133,7 @@ def extract_script(reply: str) -> str | None:
     if tagged := _unfenced(_last_block(text, "code")):
         return tagged
     blocks = fences(text)
-    python = [body for language, body in blocks if language in ("python", "py")]
-    bodies = python or [body for _, body in blocks]
-    scripts = [body for body in bodies if _SCRIPT.search(body)] or bodies
-    if scripts:
-        return scripts[-1] or None
-    return text.strip() if _SCRIPT.search(text) else None
+    bodies = [body for language, body in blocks if language in ("python", "py")]
+    bodies = bodies or [body for _, body in blocks] or [text.strip()]
+    scripts = [body for body in bodies if _SCRIPT.search(body)] or (blocks and bodies)
+    return scripts[-1] or None if scripts else None
