@@ -168,7 +168,12 @@ def measure(
         if recipe.eval.greedy:
             modes["single_greedy"] = direct(sampler, questions, 1, 0.0)
     if "self_consistency" in recipe.eval.baselines:
-        modes["self_consistency"] = direct(sampler, questions, samples, temperature, votes)
+        tries = max(1, samples // 2)  # each is several calls
+        modes["self_consistency"] = direct(sampler, questions, tries, temperature, votes)
+    if "fixed" in recipe.eval.baselines and recipe.method == "metaagent":
+        from mxa_lite.systems import fixed  # which imports this file
+
+        modes |= fixed(sampler, questions, samples, temperature)
     if folder is not None:
         save_predictions(modes, folder)
     return {mode: summarize(attempts) for mode, attempts in modes.items()}

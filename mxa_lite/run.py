@@ -44,7 +44,7 @@ def sampler_for(recipe: Recipe, policy: models.Policy) -> Iterator[Sampler]:
     box = recipe.sandbox
     limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
     engine = Engine(policy, recipe.model.max_length, recipe.generation_tokens)
-    with Sandbox(limits, box.require) as sandbox, Grader(box.require) as grader:
+    with Sandbox(limits, box.require) as sandbox, Grader(box.require, limits=limits) as grader:
         yield Sampler(engine, sandbox, grader, recipe)
 
 
