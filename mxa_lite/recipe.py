@@ -13,6 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from mxa_lite.errors import InputError
 
 Role = Literal["designer", "executor"]
+LrScheduler = Literal["constant_with_warmup", "constant", "linear", "cosine"]
+LossType = Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"]
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
@@ -75,7 +77,7 @@ class TaskSpec(Block):
     limit: Positive | None = None
     columns: dict[str, str] = {}
     kind: Literal["math", "code"] | None = None
-    held_out: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] = 0.1
+    held_out: Annotated[Share, Field(gt=0, lt=1)] = 0.1
     weight: Real = 1.0  # within a mix
     mix: list[TaskSpec] = []
 
@@ -93,17 +95,13 @@ class Lengths(Block):
     executor: Positive = 1024
 
 
-def _both(value: Any) -> Any:
-    return value if isinstance(value, dict | Lengths) else {"designer": value, "executor": value}
-
-
 class Rollout(Block):
     """The shape of the tree: M designs a question, N executions a design."""
 
     designs: Positive = 4
     executions: Positive = 4
     temperature: Above = 1.0
-    max_completion_tokens: Annotated[Lengths, BeforeValidator(_both)] = Lengths()
+    max_completion_tokens: Lengths = Lengths()
     max_calls: Positive = 32
     max_script_chars: Positive = 20_000
     max_tokens: Positive = 65_536  # completion tokens of one execution
@@ -133,21 +131,15 @@ class Train(Block):
     questions: Positive = 8
     learning_rate: Real = 5e-6
     warmup_steps: Count = 10
-    lr_scheduler: Literal["constant_with_warmup", "constant", "linear", "cosine"] = (
-        "constant_with_warmup"  # the one that does not change when `steps` grows
-    )
-    loss_type: Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"] = (
-        "dapo"
-    )
+    lr_scheduler: LrScheduler = "constant_with_warmup"  # does not change when `steps` grows
+    loss_type: LossType = "dapo"
     clip: Real = 0.2
     weight_decay: Real = 0.01
     max_grad_norm: Real = 1.0
     tokens_per_micro_batch: Positive = 8192
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "sgd"] = "adamw_torch"
     save_every: Positive = 10
-    report_to: Annotated[
-        list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)
-    ] = []
+    report_to: str | list[str] = []
 
 
 class ColdStart(Block):
@@ -253,15 +245,14 @@ def check_model(recipe: Recipe, where: str) -> None:
 
 def check_data(recipe: Recipe, where: str) -> None:
     """Raise RecipeError when a data file that this recipe would read is missing."""
-    wanted: list[tuple[str, str | None]] = []
+    start = recipe.cold_start
+    wanted = {"cold_start.data": start.data if start.method == "data" else None}
     tasks = {"task": recipe.task} | {f"task.mix[{i}]": t for i, t in enumerate(recipe.task.mix)}
     for key, task in tasks.items():
-        wanted += [(f"{key}.train", task.train), (f"{key}.test", task.test)]
-        if task.name and task.name.lower().endswith(DATA_SUFFIXES):
-            wanted.append((f"{key}.name", task.name))
-    if recipe.cold_start.method == "data":
-        wanted.append(("cold_start.data", recipe.cold_start.data))
-    for key, path in wanted:
+        is_file = (task.name or "").lower().endswith(DATA_SUFFIXES)
+        wanted |= {f"{key}.train": task.train, f"{key}.test": task.test}
+        wanted[f"{key}.name"] = task.name if is_file else None
+    for key, path in wanted.items():
         if path is not None and not Path(path).expanduser().is_file():
             raise RecipeError(f'{where}: {key}: the file "{path}" does not exist')
 
@@ -281,9 +272,7 @@ def diff(stored: Recipe, new: Recipe) -> str | None:
     """The first key in which `new` differs; None when it may resume: `train.steps` may grow."""
     old, fresh = flat(stored), flat(new)
     for key in old | fresh:
-        if key == "train.steps":
-            if fresh[key] < old[key]:
-                return key
-        elif old.get(key) != fresh.get(key):
+        grown = key == "train.steps" and fresh[key] >= old[key]
+        if old.get(key) != fresh.get(key) and not grown:
             return key
     return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,12 @@ _MAX_SHOWN = 5
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: `5e-6` is a number, `off` and `no` are text, dates stay text."""
+    """Safe YAML in which `5e-6` is a number too."""
 
 
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("int", r"[-+]?(0|[1-9](_?[0-9])*)", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", "-+.0123456789"),
-):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
-    )
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def _parse(text: str, where: str) -> Any:
@@ -56,11 +48,10 @@ def find(source: str | Path, beside: Path | None = None) -> Path:
     beside: folder that is searched first (of the recipe that says `extends`).
     """
     name = str(source)
-    for path in ([beside / name, beside / f"{name}.yaml"] if beside else []) + [Path(name)]:
+    beside_it = [beside / name, beside / f"{name}.yaml"] if beside else []
+    for path in (*beside_it, Path(name), Path(name) / "recipe.yaml"):
         if path.is_file():
             return path
-        if (path / "recipe.yaml").is_file():
-            return path / "recipe.yaml"
     plain = name.removeprefix("recipes/").removesuffix(".yaml")
     if plain and (SHIPPED / f"{plain}.yaml").is_file():
         return SHIPPED / f"{plain}.yaml"
@@ -86,34 +77,33 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _long(key: str, value: Any) -> Any:
     """The block that a short form stands for: `task: gsm8k`, `max_completion_tokens: 64`."""
-    if isinstance(value, dict) or value is None:
-        return value
-    if key == "task":
-        return {"name": value}
-    if key == "rollout.max_completion_tokens":
-        return {"designer": value, "executor": value}
-    return value
+    names = {"task": ["name"], "rollout.max_completion_tokens": ["designer", "executor"]}.get(key)
+    short = names and value is not None and not isinstance(value, dict)
+    return dict.fromkeys(names or [], value) if short else value
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`above` laid over `below`; blocks merge, a new task replaces the task block as a whole."""
+    """`above` laid over `below`: blocks merge, an empty block changes nothing."""
     merged = dict(below)
     for key, value in above.items():
         dotted = f"{prefix}{key}"
-        value, old = _long(dotted, value), _long(dotted, merged.get(key))
-        if value is None and isinstance(old, dict):
-            continue  # an empty block changes nothing
-        if dotted == "task" and isinstance(value, dict) and {"name", "mix", "train"} & set(value):
-            old = None
-        both = isinstance(value, dict) and isinstance(old, dict)
-        merged[key] = _merge(old, value, f"{dotted}.") if both else deepcopy(value)
+        old, new = _long(dotted, merged.get(key)), _long(dotted, value)
+        if isinstance(new, dict):
+            merged[key] = _merge(old if isinstance(old, dict) else {}, new, f"{dotted}.")
+        elif new is not None or not isinstance(old, dict):
+            merged[key] = new
     return merged
 
 
-def _with_preset(layer: dict[str, Any]) -> dict[str, Any]:
-    """A preset counts where `gpu` is named; keys named beside it win over it."""
-    preset = GPU_PRESETS.get(str(layer.get("gpu")), {})
-    return _merge(deepcopy(preset), layer)
+def _lay(below: dict[str, Any], above: dict[str, Any], *, add: bool = False) -> dict[str, Any]:
+    """A layer of keys over another, and between them the preset that it names with `gpu`.
+
+    A task block with a source replaces the one below as a whole, unless it is to add to it.
+    """
+    task = _long("task", above.get("task"))
+    if not add and isinstance(task, dict) and {"name", "mix", "train"} & set(task):
+        below = {**below, "task": None}
+    return _merge(_merge(below, GPU_PRESETS.get(str(above.get("gpu")), {})), above)
 
 
 def _layers(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -121,14 +111,13 @@ def _layers(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise RecipeError(f"{path}: extends itself")
     data = _read(path)
     base = data.pop("extends", None)
-    below: dict[str, Any] = {}
-    if base is not None:
-        try:
-            parent = find(str(base), beside=path.parent)
-        except RecipeError as error:
-            raise RecipeError(f"{path}: extends: {error}") from None
-        below = _layers(parent, (*above, path.resolve()))
-    return _merge(below, _with_preset(data))
+    if base is None:
+        return _lay({}, data)
+    try:
+        parent = find(str(base), beside=path.parent)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: extends: {error}") from None
+    return _lay(_layers(parent, (*above, path.resolve())), data)
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
@@ -154,11 +143,7 @@ def _apply_sets(data: dict[str, Any], sets: Sequence[str]) -> tuple[dict[str, An
         pairs.append((key.strip(), _parse(text, f"{SET} {item}")))
     pairs.sort(key=lambda pair: pair[0] != "gpu")  # the preset first: other keys win over it
     for key, value in pairs:
-        if key.startswith("task."):  # adds to the block, where a block of its own replaces it
-            task = _merge(_long("task", data.get("task")) or {}, _nested(key[5:], value))
-            data = {**data, "task": task}
-        else:
-            data = _merge(data, _with_preset(_nested(key, value)))
+        data = _lay(data, _nested(key, value), add=key != "task")
     return data, {key for key, _ in pairs}
 
 
@@ -200,18 +185,16 @@ def _explain(error: ValidationError, where: str, set_keys: set[str]) -> str:
         elif item["type"] == "literal_error":
             text = f'{key} is "{item["input"]}"; allowed: {item["ctx"]["expected"]}'
         else:
-            message = item["msg"].removeprefix("Value error, ")
+            message = item["msg"].removeprefix("Value error, ").replace("Input should", "must")
             message = re.sub(r"valid dictionary or instance of \w+", "block of keys", message)
-            message = message.replace("Input should be", "must be")
             got = item["input"]
             shown = f", got {got!r}" if isinstance(got, str | int | float) else ""
             text = f"{key} {message}{shown}".strip()
         inside = any(key == k or key.startswith((f"{k}.", f"{k}[")) for k in set_keys)
         source = SET if inside else where
         lines.setdefault(key, f"{source}: {text}")
-    shown_lines = list(lines.values())[:_MAX_SHOWN]
-    more = len(lines) - len(shown_lines)
-    return "\n".join(shown_lines + ([f"and {more} more"] if more else []))
+    shown, more = list(lines.values())[:_MAX_SHOWN], len(lines) - _MAX_SHOWN
+    return "\n".join(shown + [f"and {more} more"] * (more > 0))
 
 
 def load(
