@@ -103,21 +103,13 @@ def run_command(command: click.Command) -> int:
     """
     try:
         result = command.main(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except InputError as error:
+    except (InputError, RunError) as error:
         click.echo(f"mxa-lite: {error}", err=True)
-        return 2
-    except RunError as error:
-        click.echo(f"mxa-lite: {error}", err=True)
-        return 1
+        return 2 if isinstance(error, InputError) else 1
     except (KeyboardInterrupt, click.Abort):
         click.echo("mxa-lite: interrupted", err=True)
         return 130
-    except BrokenPipeError:  # `mxa-lite ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
     return result if isinstance(result, int) else 0

@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 from mxa_lite import answers
-from mxa_lite.tree import Call, Design, Execution, Outcome, Tree
+from mxa_lite.tree import Call, Execution, Outcome, Tree
 
 if TYPE_CHECKING:  # pydantic stays out of the pure part
     from mxa_lite.recipe import Credit
@@ -59,11 +59,9 @@ def paid_correct(execution: Execution, kind: str, answer_from: str = "reply") ->
     `reply`: only when a reply of the execution holds the answer; `any`: also when the script put
     it together. Only the outcome `ok` is paid at all.
     """
-    if execution.outcome is not Outcome.OK:
-        return 0.0
-    if answer_from == "reply" and not answered_by(execution, kind):
-        return 0.0
-    return execution.correct
+    paid = execution.outcome is Outcome.OK
+    paid = paid and (answer_from == "any" or bool(answered_by(execution, kind)))
+    return execution.correct if paid else 0.0
 
 
 def execution_reward(execution: Execution, kind: str, credit: Credit) -> float:
@@ -98,27 +96,14 @@ def _executor_group(executions_E: Sequence[Execution], unit: str) -> bool | None
     members = [(e, calls_C) for e, calls_C in trained if calls_C]
     if not members:
         return None
-    if unit == "execution":
-        advantages = group_advantages([e.reward for e, _ in members])
-        for (_, calls_C), advantage in zip(members, advantages, strict=True):
-            for call in calls_C:
-                call.advantage, call.weight = advantage, 1 / len(calls_C)
-    else:
-        pairs_C = [(call, e.reward) for e, calls_C in members for call in calls_C]
-        advantages = group_advantages([reward for _, reward in pairs_C])
-        for (call, _), advantage in zip(pairs_C, advantages, strict=True):
-            call.advantage, call.weight = advantage, 1.0
-    return not any(advantages)
-
-
-def _reward(design: Design, kind: str, credit: Credit) -> None:
-    for execution in design.executions:
-        ok = execution.outcome is Outcome.OK
-        execution.format = format_score(execution, kind) if ok else 0.0
-        execution.reward = execution_reward(execution, kind, credit)
-    # Eq. 4. A script that the check refused counts as N executions of reward 0.
-    refused = design.outcome is not None
-    design.reward = 0.0 if refused else mean([e.reward for e in design.executions])
+    once = unit == "execution"
+    rewards = [e.reward for e, calls_C in members for _ in (calls_C[:1] if once else calls_C)]
+    advantage_of = dict(zip(rewards, group_advantages(rewards), strict=True))
+    for execution, calls_C in members:
+        for call in calls_C:
+            call.advantage = advantage_of[execution.reward]
+            call.weight = 1 / len(calls_C) if once else 1.0
+    return not any(advantage_of.values())
 
 
 def assign(tree: Tree, credit: Credit) -> GroupStats:
@@ -127,14 +112,17 @@ def assign(tree: Tree, credit: Credit) -> GroupStats:
     Designer: group = the M designs of the question. Executor: group = all trained calls of the
     question, or of one design. Calls at temperature 0 get advantage and weight 0.
     """
-    greedy = 0
+    kind, greedy = tree.question.kind, 0
     for design in tree.designs:
-        _reward(design, tree.question.kind, credit)
         for execution in design.executions:
-            for call in execution.calls:
-                if call.temperature <= 0:
-                    call.advantage, call.weight = 0.0, 0.0
-                    greedy += 1
+            ok = execution.outcome is Outcome.OK
+            execution.format = format_score(execution, kind) if ok else 0.0
+            execution.reward = execution_reward(execution, kind, credit)
+            for call in (c for c in execution.calls if c.temperature <= 0):
+                call.advantage, call.weight = 0.0, 0.0
+                greedy += 1
+        # Eq. 4. A script that the check refused has no executions: N rewards of 0.
+        design.reward = mean([e.reward for e in design.executions])
     advantages_D = group_advantages([d.reward for d in tree.designs])
     for design, advantage in zip(tree.designs, advantages_D, strict=True):
         design.call.advantage, design.call.weight = advantage, 1.0
