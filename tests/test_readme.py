@@ -1,0 +1,51 @@
+"""The README says what is there: commands, files, recipes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from mxa_lite import recipe_file
+from mxa_lite.cli import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"mxa-lite ([a-z]+)", README)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_the_readme_names_exists(name: str) -> None:
+    assert cli.get_command(click.Context(cli), name) is not None
+
+
+def test_every_command_is_in_the_readme() -> None:
+    for name in cli.list_commands(click.Context(cli)):
+        assert re.search(rf"`(mxa-lite )?{name}\b", README), name
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"recipes/([\w/-]+)\.yaml", README))))
+def test_a_recipe_the_readme_names_loads(name: str) -> None:
+    if name != "base":  # which has no model or task of its own
+        recipe_file.load(name)
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`(test_\w+\.py)`", README))))
+def test_a_test_the_readme_names_exists(path: str) -> None:
+    assert (ROOT / "tests" / path).is_file()
+
+
+def test_files_in_the_tree_exist() -> None:
+    tree = README.split("mxa_lite/\n")[1].split("```")[0]
+    for name in re.findall(r"([\w]+(?:\.py|/))", tree):
+        assert (ROOT / "mxa_lite" / name).exists(), name
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    """The same install line, in an environment of its own."""
+    line = next(x for x in README.splitlines() if ".[test]" in x)
+    install = shlex.split(line.split("&&")[1].strip())[1:]
+    assert " ".join(install) in (ROOT / ".ci/run").read_text().replace("-q ", "").replace("'", "")
