@@ -1,10 +1,10 @@
 """Whether a program passes unit tests it cannot cheat, because the right values are never near it.
 
 The answer runs in the sandbox in a *probe*, which holds the calls of the tests and no expected
-value, and sends back plain literals. Asserts are judged elsewhere: `call == literal` here, anything
-else in a second sandbox that holds the test's own code and none of the answer. So a result with an
-`__eq__` of its own, a look into the frames above, a patched library or an early exit gains nothing:
-the right values are the only way to pass. Programs that read stdin are judged by what they print.
+value, and sends back plain literals. The *judge*, a second sandbox, holds the test's own code and
+none of the answer. So a result with an `__eq__` of its own, a look into the frames above, a patched
+library or an early exit gains nothing: the right values are the only way to pass. Programs that
+read stdin are judged by what they print.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import builtins
 import json
+import symtable
 import sys
 from collections.abc import Generator
 from typing import Any
@@ -22,17 +23,17 @@ from mxa_lite.tree import Outcome, Question
 Programs = list[tuple[str, str]]  # (source, stdin)
 Grading = Generator[Programs, Any, list[bool]]  # is sent list[CodeResult]; one bool per test
 
-_ROUNDS = 4  # calls whose arguments come from earlier calls need a round each
+_ROUNDS = 4  # calls that depend on values of earlier calls need a round each
 _MARK = "\x1evalues "
-_BUILTINS = frozenset(dir(builtins))
 
 # What both sides share: values as the text of a literal, independent of overridden methods.
 _ENCODE = """
-import io, json, sys
+import ast, io, json, random, sys
 def encode(v):
     for kind in (bool, int, float, complex, str, bytes):
         if isinstance(v, kind):
-            return kind.__repr__(v)
+            text = kind.__repr__(v)
+            return text.replace("inf", "1e999") if kind in (float, complex) else text
     if v is None:
         return "None"
     if isinstance(v, tuple):
@@ -43,47 +44,66 @@ def encode(v):
         return "{" + ",".join(f"{encode(k)}:{encode(x)}" for k, x in dict.items(v)) + "}"
     if isinstance(v, set | frozenset):
         return "{" + ",".join(sorted(encode(x) for x in list(v))) + "}" if len(v) else "set()"
-    raise TypeError(f"not plain data: {type(v)}")
+    return "iter" + encode(list(v)) if hasattr(type(v), "__next__") else v._encoded()  # a Part
 """
 
 _PROBE = """
 out, sys.stdout, space = sys.stdout, io.StringIO(), {"__name__": "answer"}
 for part in before, answer, setup:
     exec(compile(part, "answer.py", "exec"), space)
-values = []
+values = {}
 for call in calls:
     try:
-        values.append(encode(eval(call, space)))
+        values[call] = encode(eval(call, space))
     except Exception:
-        values.append(None)
+        values[call] = None
 print("\\n" + mark + json.dumps(values), file=out)
 """
 
-# A call not yet asked is noted, and a hole stands in that most test code can go on with; asserts
-# have become `_check(...)`, which goes on too, so that one round finds all calls.
+# A `Part` stands for what the answer's code gives and nobody knows yet, or for what is no plain
+# data. Most test code can go on with it, so that one round finds all calls; asserts have become
+# `_check(...)`, which goes on too.
 _JUDGE = """
-import random
-class Hole:
+class Part:
+    def __init__(self, source):
+        self._source = source
+    def _encoded(self):
+        return self._source
     def __getattr__(self, name):
-        return lambda *a: self
-    def __float__(self):
-        return 0.0
-    def __iter__(self):
-        return iter(())
-for name in "add radd sub rsub mul rmul truediv mod neg abs round getitem call".split():
-    setattr(Hole, f"__{name}__", lambda self, *a: self)
-for name in "lt le gt ge contains".split():
-    setattr(Hole, f"__{name}__", lambda self, *a: True)
-inf, nan = float("inf"), float("nan")
-def _ask(call):
-    if call not in known:
-        missing.append(call)
-        return Hole()
-    return eval(known[call])[0]  # "0" stands for no value, and has no [0]
+        return ask(f"{self._source}.{name}")
+    def __getitem__(self, key):
+        return ask(f"{self._source}[{encode(key)}]")
+    def __call__(self, *args, **named):
+        given = [encode(v) for v in args] + [f"{k}={encode(v)}" for k, v in named.items()]
+        return ask(f"{self._source}({', '.join(given)})")
+def operator(name, result):
+    def use(self, *_):
+        if self._source in known:
+            raise TypeError("not plain data")
+        missing.append(self._source)
+        return self if result is None else result
+    setattr(Part, f"__{name}__", use)
+for name in "add radd sub rsub mul rmul truediv mod neg abs round".split():
+    operator(name, None)
+for name in "eq ne lt le gt ge contains bool".split():
+    operator(name, True)
+operator("float", 0.0)
+operator("iter", iter(()))
+operator("len", 0)
+def ask(source):
+    source = ast.unparse(ast.parse(source))
+    if source not in known:
+        missing.append(source)
+    return part(source)
+def part(source):
+    try:
+        text = known[source].removeprefix("iter")
+        value = ast.literal_eval(text)
+        return value if text == known[source] else iter(value)
+    except Exception:
+        return Part(source)
 def _check(value):
     passed[-1] = bool(value) and passed[-1]
-def stand_in(name):
-    return lambda *args: _ask(f"{name}(*{encode(args)})")
 out, sys.stdout, missing, passed = sys.stdout, io.StringIO(), [], []
 for test in tests:
     random.seed(0)
@@ -91,7 +111,7 @@ for test in tests:
     before, space = len(missing), {"__name__": "tests"}
     try:
         exec(setup, space)
-        space |= {"_ask": _ask, "_check": _check} | {name: stand_in(name) for name in names}
+        space |= {"_ask": ask, "_check": _check} | {name: part(name) for name in names}
         exec(test, space)
         _check(len(missing) == before)
     except Exception:
@@ -100,45 +120,32 @@ print("\\n" + mark + json.dumps([passed, missing]), file=out)
 """
 
 
-def _program(text: str, **names: Any) -> str:
-    """A program with data in it; the data is JSON, so nothing in it is code."""
-    data = json.dumps(json.dumps(names))
-    return f"{_ENCODE}\nglobals().update(json.loads({data}))\n{text}"
+def _run(text: str, **names: Any) -> Generator[Programs, list[CodeResult], Any]:
+    """What a program with data in it prints last under the mark, or None.
 
-
-def _reported(result: CodeResult) -> Any:
-    """What a program printed last under the mark, or None."""
+    The data is JSON, so nothing in it is code.
+    """
+    data = json.dumps(json.dumps({"mark": _MARK, **names}))
+    (result,) = yield [(f"{_ENCODE}\nglobals().update(json.loads({data}))\n{text}", "")]
     _, mark, line = result.stdout.rpartition(_MARK)
-    if not mark or result.outcome is not Outcome.OK or result.exit_code != 0:
-        return None
     try:
-        return json.loads(line)
+        return json.loads(line) if mark and _ended_well(result) else None
     except (ValueError, RecursionError):
         return None
 
 
-def _literal(text: Any) -> tuple[Any] | None:
-    """The value of a literal's text, in a tuple; None if it is none. An infinity is a literal."""
-    try:
-        text = {"inf": "1e999", "-inf": "-1e999"}.get(text, text)
-        return (ast.literal_eval(text),)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return None
+def _ended_well(result: CodeResult) -> bool:
+    return result.outcome is Outcome.OK and result.exit_code == 0
 
 
-def _names(tree: ast.AST) -> tuple[set[str], set[str]]:
-    """Names that a piece of code reads, and names that it binds."""
-    read, bound = set[str](), set[str]()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            bound.add(node.name)
-        elif isinstance(node, ast.alias):
-            bound.add((node.asname or node.name).partition(".")[0])
-    return read, bound
+def _names(source: str) -> tuple[set[str], set[str]]:
+    """Names that a piece of code takes from outside, and names that it binds."""
+    tables = [symtable.symtable(source, "tests.py", "exec")]
+    for table in tables:
+        tables += table.get_children()
+    bound = {s.get_name() for s in tables[0].get_symbols() if s.is_assigned() or s.is_imported()}
+    read = {s.get_name() for t in tables for s in t.get_symbols() if s.is_global()}
+    return read - bound, bound
 
 
 def _root(node: ast.AST) -> str | None:
@@ -149,92 +156,64 @@ def _root(node: ast.AST) -> str | None:
 
 
 class _Checks(ast.NodeTransformer):
-    """Turns asserts into `_check(...)`."""
+    """Turns asserts into `_check(...)`, and the answer's calls in a lone assert into `_ask(...)`.
 
-    def visit_Assert(self, node: ast.Assert) -> ast.Expr:
-        return ast.Expr(ast.Call(ast.Name("_check", ast.Load()), [node.test], []))
-
-
-class _Test(ast.NodeTransformer):
-    """One test; what the answer computes is cut out of it and becomes `_ask("its source")`.
-
-    source: for the judge. calls: sources known before anything runs. expected: the literal, in a
-    tuple, where the test is `call == literal`. A test of several statements stays whole; there the
-    answer's names are stand-ins that ask.
+    names: the answer's. outside: these and others that the probe knows too.
     """
 
-    def __init__(self, source: str, given: frozenset[str]) -> None:
-        tree = ast.parse(source)
-        read, bound = _names(tree)
-        self.calls, self.names = list[str](), read - bound - given
-        self.expected: tuple[Any] | None = None
-        if len(tree.body) == 1 and isinstance(tree.body[0], ast.Assert):
-            self._cut(tree.body[0])
-            self.names = set()
-        self.source = ast.unparse(ast.fix_missing_locations(_Checks().visit(tree)))
+    def __init__(self, names: set[str], outside: set[str]) -> None:
+        self.names, self.outside, self.calls = names, outside, list[str]()
 
-    def _cut(self, test: ast.Assert) -> None:
-        if not self.names:  # a function that is called like a builtin one
-            calls = (node for node in ast.walk(test.test) if isinstance(node, ast.Call))
-            self.names = {name for name in [_root(next(calls, test))] if name}
-        check, sides, own = test.test, list[ast.expr](), list[bool]()
-        if isinstance(check, ast.Compare) and [type(op) for op in check.ops] == [ast.Eq]:
-            sides = [check.left, *check.comparators]
-            own = [bool(_names(side)[0] & self.names) for side in sides]
-        if isinstance(check, ast.Compare) and own.count(True) == 1:
-            self.expected = _literal(ast.unparse(sides[own.index(False)]))
-            sides[own.index(True)] = self._ask(sides[own.index(True)])
-            check.left, check.comparators = sides[0], sides[1:]
-        else:
-            test.test = self.visit(check)
+    def visit_Assert(self, node: ast.Assert) -> ast.Expr:
+        self.generic_visit(node)
+        return ast.Expr(ast.Call(ast.Name("_check", ast.Load()), [node.test], []))
 
-    def _ask(self, node: ast.expr) -> ast.expr:
-        self.calls.append(ast.unparse(node))
-        return ast.Call(ast.Name("_ask", ast.Load()), [ast.Constant(self.calls[-1])], [])
-
-    def visit(self, node: ast.AST) -> Any:
-        """Cuts at the outermost node that belongs to the answer."""
-        if isinstance(node, ast.expr) and _root(node) in self.names:
-            return self._ask(node)
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        source = ast.unparse(node)
+        if _root(node) in self.names and _names(source)[0] <= self.outside:
+            self.calls.append(source)
+            return ast.Call(ast.Name("_ask", ast.Load()), [ast.Constant(source)], [])
         return self.generic_visit(node)
 
+    def source(self, test: str) -> str:
+        """The test as the judge runs it; calls known before anything runs go to `calls`."""
+        tree = ast.parse(test)
+        lone = len(tree.body) == 1 and isinstance(tree.body[0], ast.Assert)
+        checks = self if lone else _Checks(set(), set())
+        return ast.unparse(ast.fix_missing_locations(checks.visit(tree)))
 
-def _asserts(question: Question, sources: list[str], answer: str) -> Grading:
+
+def _asserts(question: Question, tests: list[str], answer: str) -> Grading:
     before, setup = question.meta.get("before", ""), question.meta.get("setup", "")
-    trees = [ast.parse(text) for text in (before, setup, *sources)]
-    bases = [n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
-    modules = {b.id for b in bases if isinstance(b, ast.Name)} & sys.stdlib_module_names
-    given = _BUILTINS | modules | _names(trees[0])[1] - {question.meta.get("entry")}
-    read, bound = _names(trees[1])
-    shared = not read - bound - given  # else the setup uses the answer and is the probe's alone
-    tests = [_Test(source, given | (bound if shared else frozenset())) for source in sources]
-    imports = "".join(f"import {name}\n" for name in sorted(modules))
-    known: dict[str, tuple[Any] | None] = {}
-    wanted = [call for test in tests for call in test.calls]
+    nodes = [node for text in (before, setup, *tests) for node in ast.walk(ast.parse(text))]
+    bases = {_root(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    modules = {str(base) for base in bases} & sys.stdlib_module_names
+    given = {*dir(builtins)} | modules | _names(before)[1] - {question.meta.get("entry")}
+    read, bound = _names(setup)
+    shared = not read - given  # else the setup uses the answer and is the probe's alone
+    given |= bound if shared else set()
+    names = {name for test in tests for name in _names(test)[0]} - given
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    names = names or {str(_root(call)) for call in calls}  # a function called like a builtin one
+    checks = _Checks(names, names | given)
+    sources = [checks.source(test) for test in tests]
+    wanted = checks.calls
+    imports = "".join(f"import {name}\n" for name in sorted(modules)) + before
+    own = f"{imports}\n{setup if shared else ''}"
+    known: dict[str, Any] = {}
     passed = [False] * len(tests)
-    judged = [i for i, test in enumerate(tests) if not test.expected]
     for _ in range(_ROUNDS):
-        if wanted := list(dict.fromkeys(wanted)):
-            parts = {"before": imports + before, "answer": answer, "setup": setup}
-            (result,) = yield [(_program(_PROBE, mark=_MARK, calls=wanted, **parts), "")]
-            values = _reported(result)
-            if not isinstance(values, list) or len(values) != len(wanted):
+        if wanted:
+            # `f().x` before `f()`, which may change what the other sees
+            wanted = sorted(dict.fromkeys(wanted), key=len, reverse=True)
+            parts = {"before": imports, "answer": answer, "setup": setup}
+            values = yield from _run(_PROBE, **parts, calls=wanted)
+            if not isinstance(values, dict):
                 return [False] * len(tests)
-            known.update(zip(wanted, map(_literal, values), strict=True))
-        for i, test in enumerate(tests):
-            passed[i] = bool(test.expected) and known[test.calls[0]] == test.expected
-        if not judged:
-            break
-        data = {
-            "tests": [tests[i].source for i in judged],
-            "names": sorted(set().union(*(tests[i].names for i in judged))),
-            "known": {call: repr(value or 0) for call, value in known.items()},
-            "setup": "\n".join([imports, before, setup if shared else ""]),
-        }
-        (result,) = yield [(_program(_JUDGE, mark=_MARK, **data), "")]
-        verdicts, wanted = _reported(result) or ([False] * len(judged), [])
-        for i, verdict in zip(judged, verdicts, strict=True):
-            passed[i] = verdict
+            known |= {call: values.get(call) for call in wanted}
+        data = {"tests": sources, "names": sorted(names), "setup": own}
+        verdict = yield from _run(_JUDGE, known=known, **data)
+        passed, wanted = verdict or ([False] * len(tests), [])
         if not wanted:
             break
     return passed if known else [False] * len(tests)  # tests that never asked show nothing
@@ -249,12 +228,9 @@ def is_test(test: Any) -> bool:
 
 def _printed(result: CodeResult, expected: str) -> bool:
     """Same lines, whatever the spaces between words and at the ends."""
-
-    def lines(text: str) -> list[list[str]]:
-        return [line.split() for line in text.strip().splitlines()]
-
-    ended_well = result.outcome is Outcome.OK and result.exit_code == 0
-    return ended_well and lines(result.stdout) == lines(expected)
+    texts = result.stdout, expected
+    printed, wanted = ([line.split() for line in text.strip().splitlines()] for text in texts)
+    return _ended_well(result) and printed == wanted
 
 
 def passes(question: Question, answer: str, all_tests: bool = False) -> Grading:
@@ -269,8 +245,7 @@ def passes(question: Question, answer: str, all_tests: bool = False) -> Grading:
     for part in (pairs[:1], pairs[1:]):
         if part and (all_tests or all(passed)):
             results = yield [(answer, test["input"]) for test in part]
-            outputs = [test["output"] for test in part]
-            passed += [_printed(*both) for both in zip(results, outputs, strict=True)]
+            passed += [_printed(r, test["output"]) for r, test in zip(results, part, strict=True)]
         else:
             passed += [False] * len(part)
     return passed

@@ -15,6 +15,7 @@ from typing import Any
 from mxa_lite import answers, grade_code, grade_math
 from mxa_lite.errors import InputError
 from mxa_lite.sandbox import Limits, Sandbox
+from mxa_lite.tasks.rows import Row, read
 from mxa_lite.tree import Question
 
 _YES_NO = ("True", "False", "Yes", "No", "yes", "no")
@@ -69,17 +70,18 @@ class Grader:
 
     def grade_many(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
         """Verdicts in order; the programs of all code answers run side by side."""
-        verdicts = [
-            None if question.kind == "code" else self._math(question, answer)
+        code = [pair for pair in pairs if pair[0].kind == "code" and pair[1].strip()]
+        graded = iter(self._code(code))
+        return [
+            Verdict(0.0, "empty answer")
+            if not answer.strip()
+            else next(graded)
+            if question.kind == "code"
+            else self._math(question, answer)
             for question, answer in pairs
         ]
-        code = [pair for pair in pairs if pair[0].kind == "code"]
-        graded = iter(self._code(code) if code else [])
-        return [verdict or next(graded) for verdict in verdicts]
 
     def _math(self, question: Question, answer: str) -> Verdict:
-        if not answer.strip():
-            return Verdict(0.0, "empty answer")
         gold, place = question.gold, question.meta.get("gym")
         if gold is None and not place:
             return Verdict(0.0, "no gold answer")
@@ -102,12 +104,11 @@ class Grader:
         return Verdict(self._seen[key], "equal" if self._seen[key] == 1 else "not shown equal")
 
     def _code(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
-        gradings = [
-            grade_code.passes(question, answers.extract(answer, "code"), self._ratio)
-            for question, answer in pairs
-        ]
         passed: list[list[bool]] = [[] for _ in pairs]
-        waiting = {i: g for i, g in enumerate(gradings) if pairs[i][1].strip()}
+        waiting = {
+            i: grade_code.passes(question, answers.extract(answer, "code"), self._ratio)
+            for i, (question, answer) in enumerate(pairs)
+        }
         results: dict[int, Any] = {}
         while waiting:
             asked: dict[int, grade_code.Programs] = {}
@@ -119,16 +120,14 @@ class Grader:
                     del waiting[i]
                 except (SyntaxError, ValueError, RecursionError):  # of a test, never of the answer
                     del waiting[i]
-            programs = [program for batch in asked.values() for program in batch]
-            if programs and self._sandbox is None:
+            if asked and self._sandbox is None:
                 self._sandbox = Sandbox(self._limits, self._require)
+            programs = [program for batch in asked.values() for program in batch]
             ended = iter(self._sandbox.run_codes(programs) if self._sandbox else [])
             results = {i: [next(ended) for _ in batch] for i, batch in asked.items()}
-        return [self._share(*both) for both in zip(pairs, passed, strict=True)]
+        return [self._share(tests) for tests in passed]
 
-    def _share(self, pair: tuple[Question, str], passed: list[bool]) -> Verdict:
-        if not pair[1].strip():
-            return Verdict(0.0, "empty answer")
+    def _share(self, passed: list[bool]) -> Verdict:
         if not passed:
             return Verdict(0.0, "no test could be run")
         share = sum(passed) / len(passed)
@@ -143,26 +142,18 @@ def grade_file(path: str | Path, sandbox_require: str = "rlimits") -> list[bool]
     "choices" (multiple choice). Raises InputError with the number of a line that is not such.
     """
     pairs = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").rstrip().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(lines if lines != [""] else [], 1):
+    for number, row in read(str(path)):
         try:
-            pairs.append(_graded_line(line))
-        except (ValueError, RecursionError) as error:
+            pairs.append(_pair(row))
+        except ValueError as error:
             raise InputError(f"{path} line {number}: {error}") from error
     with Grader(sandbox_require) as grader:
         return [verdict.correct == 1 for verdict in grader.grade_many(pairs)]
 
 
-def _graded_line(line: str) -> tuple[Question, str]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError("not JSON") from error
-    if not isinstance(row, dict):
-        raise ValueError("not a JSON object")
+def _pair(row: Row | None) -> tuple[Question, str]:
+    if row is None:
+        raise ValueError("not JSON, or not a JSON object")
     missing = [key for key in ("task", "answer") if key not in row]
     if missing or not {"gold", "tests"} & row.keys():
         raise ValueError(f"no {' or '.join(missing) or 'gold or tests'!r}")
