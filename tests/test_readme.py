@@ -11,6 +11,7 @@ import pytest
 
 from mxa_lite import recipe_file
 from mxa_lite.cli import cli
+from mxa_lite.confine import COVERS, LEVELS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,3 +50,9 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     line = next(x for x in README.splitlines() if ".[test]" in x)
     install = shlex.split(line.split("&&")[1].strip())[1:]
     assert " ".join(install) in (ROOT / ".ci/run").read_text().replace("-q ", "").replace("'", "")
+
+
+def test_the_sandbox_table_is_what_the_sandbox_says() -> None:
+    for text, first in COVERS:
+        cells = ["yes" if LEVELS.index(x) >= LEVELS.index(first) else "no" for x in LEVELS]
+        assert f"| {text} | {' | '.join(cells)} |" in README
