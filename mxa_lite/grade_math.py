@@ -18,7 +18,6 @@ import select
 import subprocess
 import sys
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from mxa_lite import answers
@@ -26,15 +25,13 @@ from mxa_lite import answers
 LONGEST = 500  # characters of an answer that is compared
 _MEMORY = 4 << 30  # bytes a worker may map
 
+# fmt: off
 _GLYPHS = {
-    "\u2212": "-",
-    "\u00d7": r"\times ",
-    "÷": r"\div ",
-    "π": r"\pi ",
-    "∞": r"\infty ",
-    "°": r"^\circ",
+    "\u2212": "-", "\u00d7": r"\times ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ",
+    "°": r"^\circ", "√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "²": "^2", "³": "^3",
+    "½": r"\frac{1}{2}", "{,}": ",", ",\\!": ",",
 }
-_GLYPHS |= {"√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}"}
+# fmt: on
 _SAID = re.compile(r"(?:(?:so|thus|therefore),? )?(?:the )?(?:final )?answer(?: is:?|:)(.+)", re.I)
 _TEXT = re.compile(r"\\(?:text|textrm|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _SPACING = re.compile(r"\\(?:left|right|displaystyle|q?quad)(?![a-zA-Z])|(?<!\\)\\[,;:!> ()\[\]]|~")
@@ -79,7 +76,6 @@ def _tidy(text: str) -> str:
     """One spelling: no math delimiters, no `\text`, no spacing commands, ASCII."""
     for glyph, plain in _GLYPHS.items():
         text = text.replace(glyph, plain)
-    text = text.replace("{,}", ",").replace(",\\!", ",")
     text = re.sub(r"(?<!\\)\$([^$]+)(?<!\\)\$", r"\1", text)
     text = _SPACING.sub(" ", _TEXT.sub(r" \1 ", text))
     return " ".join(text.split()).rstrip(".").strip()
@@ -206,14 +202,12 @@ class Worker:
         """1.0 if it holds, 0.0 if not or if it could not be told in time."""
         wait = self.seconds
         if self._process is None:
-            root = str(Path(__file__).parents[1])
-            path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-B", "-m", "mxa_lite.grade_math", self.module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
             )
             wait += 60  # its imports, on a busy machine
         stdin, stdout = self._process.stdin, self._process.stdout
