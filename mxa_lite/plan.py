@@ -74,31 +74,29 @@ def shape_from_config(path: Path) -> Shape:
     """The shape a config.json describes, else InputError."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        heads = config["num_attention_heads"]
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
         return Shape(
-            hidden=config["hidden_size"],
-            intermediate=config["intermediate_size"],
-            layers=config["num_hidden_layers"],
-            heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            vocab=config["vocab_size"],
-            tied=bool(config.get("tie_word_embeddings", False)),
+            hidden,
+            config["intermediate_size"],
+            config["num_hidden_layers"],
+            heads,
+            config.get("num_key_value_heads") or heads,
+            config.get("head_dim") or hidden // heads,
+            config["vocab_size"],
+            bool(config.get("tie_word_embeddings", False)),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: not the config of a decoder this kit can plan: {error}"
-        ) from None
+        reason = f"not the config of a decoder this kit can plan: {error}"
+        raise InputError(f"{path}: {reason}") from None
 
 
 def shape_of(name: str) -> Shape:
     """The shape of model.name, else InputError."""
-    if name == "embedded":
-        return shape_from_config(embedded.FOLDER / "config.json")
-    if is_path(name):
-        return shape_from_config(Path(name).expanduser() / "config.json")
     if name in SHAPES:
         return SHAPES[name]
+    if name == "embedded" or is_path(name):
+        folder = embedded.FOLDER if name == "embedded" else Path(name).expanduser()
+        return shape_from_config(folder / "config.json")
     known = ", ".join(["embedded", *SHAPES])
     raise InputError(f'plan: the shape of "{name}" is not known; known: {known}, or a local folder')
 
@@ -107,11 +105,8 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
     """Bytes per part, by the module's formula. b: bytes of the dtype; gpu: with checkpointing."""
     h, i, layers, sizes = shape.hidden, shape.intermediate, shape.layers, shape.linears()
     q, kv = sizes["q_proj"][1], sizes["k_proj"][1]
-    lengths, train, targets = (
-        recipe.rollout.max_completion_tokens,
-        recipe.train,
-        recipe.lora.targets,
-    )
+    rollout, train, targets = recipe.rollout, recipe.train, recipe.lora.targets
+    lengths = rollout.max_completion_tokens.designer, rollout.max_completion_tokens.executor
 
     linear = layers * sum(fan_in * fan_out for fan_in, fan_out in sizes.values())
     table = shape.vocab * h * (1 if shape.tied else 2)
@@ -125,22 +120,22 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
     block = b * (5 * h + 2 * q + 2 * kv + 4 * i)  # norms, projections, rotary, MLP
     if b < 4:
         block += 4 * (4 * h + q + i)  # norms in fp32; PEFT casts LoRA's inputs to it
-    longest = max(lengths.designer, lengths.executor)
+    longest = max(lengths)
     logit_tokens = max(longest, train.tokens_per_micro_batch // longest * longest)
     copies = b + 4 * 4
     if gpu and recipe.model.loader != "plain":
         logit_tokens, copies = min(LOGIT_CHUNK, logit_tokens), b + 2 * 4
 
     cache = max(recipe.generation_tokens, recipe.model.max_length)
-    shortest = min(lengths.designer, lengths.executor)
-    executions = train.questions * recipe.rollout.designs * recipe.rollout.executions
+    shortest = min(lengths)
+    executions = train.questions * rollout.designs * rollout.executions
     rows = min(max(1, cache // shortest), executions)
     per_token = 2 * layers * kv * b
     prompts = cache * (1 - shortest / recipe.model.max_length)  # at most, the rest is reserved
     prefill = int(prompts * (per_token + b * (3 * i + 7 * h) + (4 * i if b < 4 else 0)))
+    weight = NF4_BYTES if recipe.model.quantization == "4bit" else b
     return {
-        "weights": int(linear * (NF4_BYTES if recipe.model.quantization == "4bit" else b))
-        + table * b,
+        "weights": int(linear * weight) + table * b,
         "adapters": 4 * lora * adapters,
         "optimizer": lora * (4 * learning + moments * adapters),
         "activations": tokens * (layers * h * b + block if gpu else layers * block),
@@ -155,21 +150,21 @@ def total(parts: dict[str, int]) -> int:
     """The peak in bytes: what always lies there, and the larger of the two phases."""
     update = parts["activations"] + parts["logits"]
     generation = parts["kv_cache"] + parts["sampling"]
-    fixed = sum(parts[name] for name in ("weights", "adapters", "optimizer", "overhead"))
-    return fixed + max(update, generation)
+    return sum(parts.values()) - min(update, generation)
 
 
-def _lowered(recipe: Recipe, free: bool) -> list[dict[str, int]]:
-    """One step down: of each batch (free), or of the lengths, which changes what is learned."""
+def _steps(recipe: Recipe) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
+    """One step down: of each batch, or else of the lengths, which changes what is learned."""
     batches = ("generation_tokens", "train.tokens_per_micro_batch")
-    if free:  # no batch is smaller than its longest row
-        halves = {key: attrgetter(key)(recipe) // 2 for key in batches}
-        return [{key: n} for key, n in halves.items() if n >= recipe.model.max_length]
+    halves = {key: attrgetter(key)(recipe) // 2 for key in batches}
     half = recipe.model.max_length // 2
-    roles = (f"rollout.max_completion_tokens.{role}" for role in ("designer", "executor"))
+    roles = [f"rollout.max_completion_tokens.{role}" for role in ("designer", "executor")]
     caps = dict.fromkeys(batches, half) | dict.fromkeys(roles, half // 2)
     over = {key: cap for key, cap in caps.items() if attrgetter(key)(recipe) > cap}
-    return [{"model.max_length": half, **over}] if half >= 1024 else []
+    return (  # no batch is smaller than its longest row
+        [{key: n} for key, n in halves.items() if n >= recipe.model.max_length],
+        [{"model.max_length": half, **over}] if half >= 1024 else [],
+    )
 
 
 def _advice(shape: Shape, recipe: Recipe, limit: float) -> list[str]:
@@ -180,11 +175,11 @@ def _advice(shape: Shape, recipe: Recipe, limit: float) -> list[str]:
         return total(estimate(shape, override(recipe, settings)))
 
     while (now := size({})) > limit:
-        steps = [s for s in _lowered(recipe, True) if size(s) < now] or _lowered(recipe, False)
-        if not steps:
+        batches, lengths = _steps(recipe)
+        best = min([s for s in batches if size(s) < now] or lengths, key=size, default=None)
+        if best is None:
             chosen["model.name"] = "a smaller model"
             break
-        best = min(steps, key=size)
         recipe = override(recipe, best)
         chosen |= best
     return [f"{key}={value}" for key, value in chosen.items()]
@@ -209,9 +204,9 @@ def plan(recipe: Recipe, vram_gb: float) -> dict[str, Any]:
 
 def describe(result: dict[str, Any], vram_gb: float) -> str:
     """The plan as lines for a person."""
-    lines = [f"{name:<12} {size:8.2f} GB" for name, size in result["parts"].items()]
-    verdict = "fits" if result["fits"] else "does not fit"
-    lines.append(f"{'peak':<12} {result['total_gb']:8.2f} GB: {verdict} {vram_gb:g} GB (it holds")
+    rows = result["parts"] | {"peak": result["total_gb"]}
+    lines = [f"{name:<12} {size:8.2f} GB" for name, size in rows.items()]
+    lines[-1] += f": {'fits' if result['fits'] else 'does not fit'} {vram_gb:g} GB (it holds"
     lines.append("activations + logits or kv_cache + sampling, whichever is more, and the rest)")
     if result["lower_first"]:
         lines.append("lower first: " + "  ".join(f"--set {s}" for s in result["lower_first"]))
