@@ -80,10 +80,8 @@ def _load(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet
         learn.sort(key=lambda question: question.id)
         count = max(1, round(task.held_out * len(learn)))
         report, learn = learn[:count], learn[count:]
-        notes.append(
-            f"{train}: {len(report)} of {len(report) + len(learn)} questions held out for "
-            "evaluation, chosen by hash, and removed from training"
-        )
+        parts = f"{train}: {len(report)} of {len(report) + len(learn)} questions held out"
+        notes.append(f"{parts} for evaluation, chosen by hash, and removed from training")
     return TaskSet(learn[:limit] if training else [], report[:limit], notes)
 
 
@@ -99,18 +97,17 @@ def _questions(task: TaskSpec, name: str, place: str, notes: list[str]) -> list[
 
 
 def _generated(name: str, seed: int, limit: int | None, training: bool) -> TaskSet:
-    made: list[list[Question]] = []
+    made: dict[str, list[Question]] = {"train": [], "test": []}
     for split, start, size in (("train", seed, TRAIN_SIZE), ("test", _TEST_SEED, TEST_SIZE)):
-        count, questions = min(limit or size, size), list[Question]()
-        if name.startswith(_GYM) and (training or split == "test"):
+        if split == "train" and not training:
+            continue
+        count = min(limit or size, size)
+        if name.startswith(_GYM):
             rows = gym.rows(name.removeprefix(_GYM), start, count)
-            questions, _ = collect(rows, lambda row: sources.math(**row), name)
-        elif training or split == "test":
-            stream = arithmetic.stream(
-                "tune" if name + split == "arithmetic:tunetest" else split, start
-            )
-            questions = [
-                sources.math(text, gold) for text, gold, _ in itertools.islice(stream, count)
-            ]
-        made.append([replace(question, task=name) for question in questions])
-    return TaskSet(made[0], made[1])
+        else:
+            place = "tune" if (name, split) == ("arithmetic:tune", "test") else split
+            problems = itertools.islice(arithmetic.stream(place, start), count)
+            rows = enumerate(({"text": text, "gold": gold} for text, gold, _ in problems), 1)
+        questions, _ = collect(rows, lambda row: sources.math(**row), name)
+        made[split] = [replace(question, task=name) for question in questions]
+    return TaskSet(made["train"], made["test"])

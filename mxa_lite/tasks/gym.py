@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mxa_lite.errors import InputError
+from mxa_lite.tasks.rows import Row
 
 
 @functools.lru_cache(maxsize=8)
@@ -23,7 +24,7 @@ def _dataset(name: str, seed: int, size: int) -> Any:
         raise InputError(f"task reasoning_gym:{name}: {error}") from error
 
 
-def rows(name: str, seed: int, size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def rows(name: str, seed: int, size: int) -> Iterator[tuple[int, Row]]:
     """Numbered rows; `gym` says how the scorer finds the entry again, as entries are not JSON."""
     for i, entry in enumerate(_dataset(name, seed, size)):
         place = {"name": name, "seed": seed, "size": size, "index": i}

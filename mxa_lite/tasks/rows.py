@@ -19,8 +19,8 @@ from mxa_lite.tree import Question
 Row = dict[str, Any]
 Rows = Iterable[tuple[int, Row | None]]  # numbered from 1; None for what is no row
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-_MALFORMED = (AttributeError, EOFError, IndexError, RecursionError, SyntaxError, TypeError)
-_PACKED = (ValueError, pickle.UnpicklingError, zlib.error)
+_FORM = (AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError)
+_PACKED = (EOFError, pickle.UnpicklingError, zlib.error)
 
 
 class BadRow(Exception):
@@ -38,22 +38,22 @@ def read(path: str) -> Iterator[tuple[int, Row | None]]:
     Raises InputError for a file that is missing, of another kind, or damaged.
     """
     path = os.path.expanduser(path)
+    if not path.lower().endswith(SUFFIXES):
+        raise InputError(f"{path}: the name of a data file ends in {', '.join(SUFFIXES)}")
     try:
         if path.lower().endswith(".parquet"):
             import pyarrow.parquet  # type: ignore[import-untyped]
 
             batches = pyarrow.parquet.ParquetFile(path).iter_batches()
             yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
-        elif path.lower().endswith(".csv"):
-            csv.field_size_limit(sys.maxsize)
-            with open(path, newline="", encoding="utf-8-sig") as file:
+            return
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            if path.lower().endswith(".csv"):
+                csv.field_size_limit(sys.maxsize)
                 table = csv.DictReader(file)
                 yield from ((table.line_num, row) for row in table)
-        elif path.lower().endswith(SUFFIXES):
-            with open(path, encoding="utf-8-sig") as file:
+            else:
                 yield from ((number, _json_row(line)) for number, line in enumerate(file, 1))
-        else:
-            raise InputError(f"{path}: the name of a data file ends in {', '.join(SUFFIXES)}")
     except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or damaged Parquet
         raise InputError(f"{path} cannot be read: {error}") from error
 
@@ -87,7 +87,7 @@ def collect(
             left_out[str(error)].append(number)
         except KeyError as error:
             left_out[f"has no {error}"].append(number)
-        except (*_MALFORMED, *_PACKED):
+        except (*_FORM, *_PACKED):
             left_out["has values of another form"].append(number)
     reasons = "; ".join(
         f"{', '.join(map(str, lines[:5]))}{', …' if len(lines) > 5 else ''} {reason}"

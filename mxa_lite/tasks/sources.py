@@ -12,6 +12,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mxa_lite.errors import InputError
@@ -69,8 +70,7 @@ def generic(row: Row, columns: dict[str, str], kind: str | None = None) -> Quest
     return math(text, cell("answer", "answer", "gold", "final_answer", "solution"))
 
 
-def _problem(row: Row) -> Question:
-    return math(row["problem" if "problem" in row else "question"], row["answer"])
+_problem = partial(generic, columns={}, kind="math")
 
 
 def _olympiad(row: Row) -> Question:
@@ -110,12 +110,10 @@ def _apps(row: Row) -> Question:
 
 
 def _contests(row: Row) -> Question:
-    parts = [row.get(f"{name}_tests") or {} for name in ("public", "private", "generated")]
-    tests = [
-        {"input": given, "output": printed}
-        for part in parts
-        for given, printed in zip(part.get("input", []), part.get("output", []), strict=True)
-    ]
+    tests = []
+    for part in ("public_tests", "private_tests", "generated_tests"):
+        given, printed = ((row.get(part) or {}).get(key, []) for key in ("input", "output"))
+        tests += [{"input": i, "output": o} for i, o in zip(given, printed, strict=True)]
     return code(row["description"] + _STDIN, tests)
 
 
