@@ -139,7 +139,7 @@ def test_a_recipe_may_not_extend_itself(write):
         (["train.learning_rate=nan"], "train.learning_rate must be a finite number"),
         (["rollout.designs=0"], "rollout.designs must be greater than 0"),
         (["lora=3"], "lora must be a block of keys"),
-        (["model.max_length=100"], "leaves no room for a prompt"),
+        (["model.max_length=50"], "leaves no room for a prompt"),
         (["train"], 'must look like "train.steps=60"'),
         (["model.name=./no/such"], 'the folder "./no/such" does not exist'),
         (["model.name=llama"], 'an existing folder, or a Hub id "org/name"'),
