@@ -19,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 
 from mxa_lite.engine import Engine
 from mxa_lite.errors import InputError
-from mxa_lite.models import ROLES, Policy, exact_adapters
+from mxa_lite.models import ROLES, Policy, autocast, exact_adapters
 from mxa_lite.recipe import Recipe
 
 Chat = list[dict[str, str]]
@@ -119,8 +119,7 @@ def warm_start(
                         completion_only_loss=True,
                         gradient_checkpointing=not cpu,
                         use_cpu=cpu,
-                        bf16=not cpu and torch.cuda.is_bf16_supported(),
-                        fp16=not cpu and not torch.cuda.is_bf16_supported(),
+                        **autocast(recipe.model),
                         seed=recipe.seed,
                         logging_steps=max(1, steps // 5),
                         save_strategy="no",

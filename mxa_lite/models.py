@@ -97,6 +97,15 @@ def choose_dtype(model: Model) -> tuple[torch.dtype, str]:
     return torch.float16, "the GPU has no bfloat16"
 
 
+def autocast(model: Model) -> dict[str, bool]:
+    """The trainers' `bf16` and `fp16`: mixed precision in the dtype the base computes in."""
+    dtype, _ = choose_dtype(model)
+    return {
+        "bf16": dtype is torch.bfloat16,
+        "fp16": dtype is torch.float16 and accelerator(),  # its gradient scaler needs a GPU
+    }
+
+
 def folder_of(model: Model) -> str:
     """The embedded model's folder, a local folder, or the Hub id as given."""
     if model.name == "embedded":

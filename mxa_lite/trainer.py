@@ -21,7 +21,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from mxa_lite.batching import MicroBatch, micro_batches, trajectories
 from mxa_lite.engine import seed_of
-from mxa_lite.models import Policy, exact_adapters
+from mxa_lite.models import Policy, autocast, exact_adapters
 from mxa_lite.recipe import Recipe
 from mxa_lite.tree import Tree
 
@@ -77,8 +77,7 @@ def config(recipe: Recipe, folder: Path) -> GRPOConfig:
         gradient_checkpointing=not cpu,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=cpu,
-        bf16=not cpu and torch.cuda.is_bf16_supported(),
-        fp16=not cpu and not torch.cuda.is_bf16_supported(),
+        **autocast(recipe.model),
         seed=recipe.seed,
         logging_steps=1,
         save_strategy="steps",
