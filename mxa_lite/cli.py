@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from mxa_lite import __version__, console
+from mxa_lite.errors import read_text
 
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path)
@@ -127,7 +128,7 @@ def exec_(
         box, require = recipe.sandbox, recipe.sandbox.require
         limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
     if model and "://" not in model:
-        run, source = Path(model), console.read_text(script)
+        run, source = Path(model), read_text(script)
         console.stored_recipe(run, sets, checkpoint=True)
         with console.stdout_for_json(as_json):
             from mxa_lite.ask import execute_with

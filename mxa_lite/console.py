@@ -43,15 +43,6 @@ def print_json(data: Any) -> None:
     click.echo(json.dumps(data, allow_nan=False))
 
 
-def read_text(path: Path) -> str:
-    """The file's text, else InputError."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InputError(f"{path}: cannot be read: {reason}") from None
-
-
 def stored_recipe(run: Path, sets: tuple[str, ...] = (), *, checkpoint: bool = False) -> Recipe:
     """The recipe of a run folder, else InputError.
 

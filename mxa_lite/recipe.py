@@ -18,10 +18,6 @@ LossType = Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
-class RecipeError(InputError):
-    """A recipe that cannot be used; the message names the file, the key and what is allowed."""
-
-
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
@@ -231,20 +227,20 @@ def is_path(name: str) -> bool:
 
 
 def check_model(recipe: Recipe, where: str) -> None:
-    """Raise RecipeError unless model.name can be a model; looks at the disk, not at the network."""
+    """Raise InputError unless model.name can be a model; looks at the disk, not at the network."""
     name = recipe.model.name
     if is_path(name):
         folder = Path(name).expanduser()
         if not (folder / "config.json").is_file():
             found = "holds no config.json" if folder.is_dir() else "does not exist"
-            raise RecipeError(f'{where}: model.name: the folder "{name}" {found}')
+            raise InputError(f'{where}: model.name: the folder "{name}" {found}')
     elif name != "embedded" and "/" not in name:
         allowed = 'allowed: "embedded", an existing folder, or a Hub id "org/name"'
-        raise RecipeError(f'{where}: model.name is "{name}"; {allowed}')
+        raise InputError(f'{where}: model.name is "{name}"; {allowed}')
 
 
 def check_data(recipe: Recipe, where: str) -> None:
-    """Raise RecipeError when a data file that this recipe would read is missing."""
+    """Raise InputError when a data file that this recipe would read is missing."""
     start = recipe.cold_start
     wanted = {"cold_start.data": start.data if start.method == "data" else None}
     tasks = {"task": recipe.task} | {f"task.mix[{i}]": t for i, t in enumerate(recipe.task.mix)}
@@ -254,7 +250,7 @@ def check_data(recipe: Recipe, where: str) -> None:
         wanted[f"{key}.name"] = task.name if is_file else None
     for key, path in wanted.items():
         if path is not None and not Path(path).expanduser().is_file():
-            raise RecipeError(f'{where}: {key}: the file "{path}" does not exist')
+            raise InputError(f'{where}: {key}: the file "{path}" does not exist')
 
 
 def flat(recipe: Recipe) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from mxa_lite.recipe import GPU_PRESETS, Recipe, RecipeError, check_data, check_model
+from mxa_lite.errors import InputError, read_text
+from mxa_lite.recipe import GPU_PRESETS, Recipe, check_data, check_model
 
 _HERE = Path(__file__).parent
 SHIPPED = next(p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir())
@@ -33,7 +34,7 @@ def _parse(text: str, where: str) -> Any:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: `!!int x`
         first = " ".join(str(error).split()).replace('"<unicode string>", ', "")
-        raise RecipeError(f"{where}: not valid YAML: {first}") from None
+        raise InputError(f"{where}: not valid YAML: {first}") from None
 
 
 def shipped() -> list[str]:
@@ -59,19 +60,15 @@ def find(source: str | Path, beside: Path | None = None) -> Path:
     close = difflib.get_close_matches(plain, names, 1)
     top = ", ".join(name for name in names if "/" not in name)
     hint = f'did you mean "{close[0]}"?' if close else f"`mxa-lite recipes` lists {top} and more"
-    raise RecipeError(f'no recipe "{name}"; {hint}')
+    raise InputError(f'no recipe "{name}"; {hint}')
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = _parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise RecipeError(f"{path}: cannot be read: {reason}") from None
+    data = _parse(read_text(path), str(path))
     if data is None:
-        raise RecipeError(f"{path}: the recipe is empty")
+        raise InputError(f"{path}: the recipe is empty")
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise RecipeError(f"{path}: a recipe is a list of `key: value` lines")
+        raise InputError(f"{path}: a recipe is a list of `key: value` lines")
     return data
 
 
@@ -108,15 +105,15 @@ def _lay(below: dict[str, Any], above: dict[str, Any], *, add: bool = False) -> 
 
 def _layers(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in above:
-        raise RecipeError(f"{path}: extends itself")
+        raise InputError(f"{path}: extends itself")
     data = _read(path)
     base = data.pop("extends", None)
     if base is None:
         return _lay({}, data)
     try:
         parent = find(str(base), beside=path.parent)
-    except RecipeError as error:
-        raise RecipeError(f"{path}: extends: {error}") from None
+    except InputError as error:
+        raise InputError(f"{path}: extends: {error}") from None
     return _lay(_layers(parent, (*above, path.resolve())), data)
 
 
@@ -139,7 +136,7 @@ def _apply_sets(data: dict[str, Any], sets: Sequence[str]) -> tuple[dict[str, An
     for item in sets:
         key, equals, text = item.partition("=")
         if not equals or not all(part.isidentifier() for part in key.strip().split(".")):
-            raise RecipeError(f'{SET} {item}: must look like "train.steps=60"')
+            raise InputError(f'{SET} {item}: must look like "train.steps=60"')
         pairs.append((key.strip(), _parse(text, f"{SET} {item}")))
     pairs.sort(key=lambda pair: pair[0] != "gpu")  # the preset first: other keys win over it
     for key, value in pairs:
@@ -188,8 +185,8 @@ def _explain(error: ValidationError, where: str, set_keys: set[str]) -> str:
             message = item["msg"].removeprefix("Value error, ").replace("Input should", "must")
             message = re.sub(r"valid dictionary or instance of \w+", "block of keys", message)
             got = item["input"]
-            shown = f", got {got!r}" if isinstance(got, str | int | float) else ""
-            text = f"{key} {message}{shown}".strip()
+            given = f", got {got!r}" if isinstance(got, str | int | float) else ""
+            text = f"{key} {message}{given}".strip()
         inside = any(key == k or key.startswith((f"{k}.", f"{k}[")) for k in set_keys)
         source = SET if inside else where
         lines.setdefault(key, f"{source}: {text}")
@@ -203,7 +200,7 @@ def load(
     """The recipe that `source` and the `--set` texts make.
 
     data_files, model: whether files and the model folder must exist (what a command will read).
-    Raises RecipeError with at most six lines; imports nothing heavy.
+    Raises InputError with at most six lines; imports nothing heavy.
     """
     path = find(source)
     data, set_keys = _apply_sets(_layers(path), sets)
@@ -211,7 +208,7 @@ def load(
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(_explain(error, str(path), set_keys)) from None
+        raise InputError(_explain(error, str(path), set_keys)) from None
     if model:
         check_model(recipe, SET if "model.name" in set_keys else str(path))
     if data_files:

@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from mxa_lite import recipe_file
+from mxa_lite.errors import InputError
 from mxa_lite.plan import plan
-from mxa_lite.recipe import GPU_PRESETS, Recipe, RecipeError, diff, flat
+from mxa_lite.recipe import GPU_PRESETS, Recipe, diff, flat
 from mxa_lite.recipe_file import dump, find, load, shipped
 
 MINIMAL = "model: {name: embedded}\ntask: arithmetic\n"
@@ -22,7 +23,7 @@ def write(tmp_path):
 
 
 def refused(source, *sets):
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(InputError) as error:
         load(source, sets)
     return str(error.value)
 
