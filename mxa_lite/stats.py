@@ -6,7 +6,6 @@ Suffixes: `_Q` one entry per question, `_SQ` one row per seed (training run) of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import comb
 
 import numpy as np
 
@@ -63,13 +62,3 @@ def two_level(
         centre -= minus.mean()
     low, high = np.percentile(means, [2.5, 97.5])
     return float(centre), float(low), float(high)
-
-
-def pass_at_k(correct: int, tries: int, k: int) -> float:
-    """The chance that of `k` of the tries, drawn without putting back, at least one is correct.
-
-    Source: Chen et al., arXiv 2107.03374, equation 1.
-    """
-    if not 0 < k <= tries:
-        raise ValueError(f"k = {k} is not within 1 to {tries} tries")
-    return 1 - comb(tries - correct, k) / comb(tries, k)

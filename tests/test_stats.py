@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mxa_lite.stats import interval, paired, pass_at_k, two_level
+from mxa_lite.stats import interval, paired, two_level
 
 
 def test_no_questions_have_no_mean():
@@ -73,13 +73,3 @@ def test_other_numbers_of_seeds_can_be_compared_but_not_other_questions():
         two_level([[1.0, 1.0]], minus_SQ=[[0.0]])
     with pytest.raises(ValueError, match="do not pair"):
         two_level([[1.0]], minus_SQ=[[0.0]] * 2, same_seeds=True)
-
-
-def test_pass_at_k_by_hand():
-    assert pass_at_k(1, 4, 1) == 0.25
-    assert pass_at_k(1, 4, 2) == 0.5  # 1 - 3/6
-    assert pass_at_k(2, 4, 2) == pytest.approx(5 / 6)
-    assert pass_at_k(0, 4, 4) == 0.0
-    assert pass_at_k(4, 4, 4) == 1.0
-    with pytest.raises(ValueError, match="k = 5"):
-        pass_at_k(1, 4, 5)
