@@ -1,0 +1,104 @@
+"""The kit on Unsloth's CPU backend, and under the trainer class Unsloth generates for a GPU.
+
+Each world runs in a process of its own (unsloth_world.py). What is held against what: the same
+trees, weights and sampling keys with the plain loader in the same dtype.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import pytest
+import torch
+
+if importlib.util.find_spec("unsloth") is None:  # importing it here would patch trl for the others
+    pytest.importorskip("unsloth")
+
+pytestmark = pytest.mark.slow
+TESTS = Path(__file__).parent
+
+
+@cache
+def world(loader: str, trainer: str, dtype: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What the process printed, and the gradient of each adapter weight."""
+    folder = Path(mkdtemp(prefix="mxa-unsloth-"))
+    run = subprocess.run(
+        [sys.executable, str(TESTS / "unsloth_world.py"), loader, trainer, dtype, str(folder)],
+        cwd=folder,
+        # Inductor takes half a minute and a C++ compiler, and changes no result.
+        env=os.environ | {"TORCHDYNAMO_DISABLE": "1", "XDG_CACHE_HOME": str(folder / "cache")},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=900,
+        check=True,
+    )
+    found = json.loads(run.stdout)  # whatever Unsloth prints is not on stdout
+    found["written"] = sorted(path.name for path in folder.iterdir())
+    found["cached"] = [str(p.relative_to(folder)) for p in folder.glob("cache/*/*")]
+    return found, torch.load(folder / "gradients.pt")
+
+
+def off(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """The largest relative distance of two gradients of one weight matrix."""
+    return max(float((a[key] - b[key]).norm() / a[key].norm()) for key in a)
+
+
+WORLDS = [("trl", "float32"), ("generated", "bfloat16")]
+
+
+@pytest.mark.parametrize(("trainer", "dtype"), WORLDS)
+def test_both_roles_learn_and_the_frozen_one_stays_bit_identical(trainer: str, dtype: str) -> None:
+    found, _ = world("unsloth", trainer, dtype)
+    both = {"designer": True, "executor": True}
+    executor = {"designer": False, "executor": True}
+    assert found["moves"] == [both, both, executor, executor]
+    assert all(norm > 0 for norm in found["grad_norms"])
+    assert found["dtypes"] == ["torch.float32"]  # not rounded to bfloat16 when a trainer starts
+
+
+@pytest.mark.parametrize(("trainer", "dtype"), WORLDS)
+def test_it_is_4_bit_with_our_two_adapters_that_come_back_from_disk(
+    trainer: str, dtype: str
+) -> None:
+    found, _ = world("unsloth", trainer, dtype)
+    assert found["loader"] == "unsloth"
+    assert found["four_bit"] > 0
+    assert found["adapters"] == ["designer", "executor"]
+    assert found["loaded_equal"]
+
+
+def test_gradients_under_unsloth_are_those_of_the_plain_loader() -> None:
+    """fp32, after generating: 1e-5 relative for each matrix (seen: equal bits)."""
+    _, plain = world("plain", "trl", "float32")
+    _, unsloth = world("unsloth", "trl", "float32")
+    assert off(plain, unsloth) < 1e-5
+
+
+def test_what_is_generated_under_unsloth_is_what_the_plain_loader_generates() -> None:
+    """Greedy and sampled, after four steps of training, and again from the saved adapters."""
+    plain, _ = world("plain", "trl", "float32")
+    unsloth, _ = world("unsloth", "trl", "float32")
+    for key in ("greedy", "greedy_loaded", "sampled"):
+        assert plain[key] == unsloth[key]
+
+
+def test_the_generated_trainer_gives_the_plain_gradients() -> None:
+    """bf16: 4 % for each matrix (seen: 1.5 %; plain bf16 is itself 3 % off plain fp32)."""
+    generated, theirs = world("unsloth", "generated", "bfloat16")
+    assert generated["trainer"] == generated["base"] == "UnslothGRPOTrainer"
+    _, ours = world("plain", "trl", "bfloat16")
+    assert off(ours, theirs) < 0.04
+
+
+def test_nothing_is_left_in_the_working_directory() -> None:
+    found, _ = world("unsloth", "generated", "bfloat16")
+    assert found["written"] == ["cache", "checkpoints", "gradients.pt", "sgd"]
+    assert any("unsloth_compiled_cache" in path for path in found["cached"])

@@ -1,0 +1,129 @@
+"""What tests/test_unsloth.py runs in processes of their own, since Unsloth patches trl for good.
+
+    python unsloth_world.py LOADER TRAINER DTYPE FOLDER
+
+Trains made-up trees through the kit, prints one JSON object about it and leaves gradients in
+FOLDER. TRAINER is "trl" (its own class) or "generated" (Unsloth's, which it uses on a GPU).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from conftest import small
+from made_trees import trees
+
+from mxa_lite import console, loaders
+
+LOADER, TRAINER, DTYPE = sys.argv[1:4]
+FOLDER = Path(sys.argv[4])
+ROLES = ("designer", "executor")
+RECIPE = small(f"model.loader={LOADER}", f"model.dtype={DTYPE}", "train.steps=4")
+
+loaders.unsloth_first(RECIPE.model)
+if TRAINER == "generated":
+    with console.stdout_for_json(True):
+        import unsloth.models.rl  # noqa: F401 - puts the generated class into trl, as on a GPU
+
+import torch  # noqa: E402
+
+from mxa_lite import models, trainer  # noqa: E402
+from mxa_lite.engine import Engine, Request  # noqa: E402
+from mxa_lite.recipe import Recipe  # noqa: E402
+
+Weights = dict[str, torch.Tensor]
+
+
+def adapter(policy: models.Policy, name: str) -> Weights:
+    found = policy.model.named_parameters()
+    return {key: p.detach().clone() for key, p in found if f".{name}." in key}
+
+
+def equal(a: Weights, b: Weights) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def policy_with_weights(recipe: Recipe) -> models.Policy:
+    """Adapters that are not zero, so that every matrix has a gradient; the same everywhere."""
+    policy = models.load(recipe)
+    torch.manual_seed(11)
+    with torch.no_grad():
+        for key, p in sorted(policy.model.named_parameters()):
+            if "lora_B" in key:
+                p.copy_(torch.randn(p.shape) * 0.02)
+    return policy
+
+
+def say(policy: models.Policy, temperature: float) -> list[list[int]]:
+    texts = ["Tom has 2 pens. He buys 3 more. How many pens?", "Ann has 9 eggs. She eats 4."]
+    asked = [
+        Request([{"role": "user", "content": text}], role, (text,), temperature, 24)
+        for text in texts
+        for role in ROLES
+    ]
+    return [c.completion_ids for c in Engine(policy, 512, 65_536).generate(asked)]
+
+
+def gradients() -> None:
+    """One plain SGD step of rate 1 from trees of both roles: what the weights moved by."""
+    train = RECIPE.train.model_copy(
+        update={"steps": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 1e6}
+    )
+    recipe = RECIPE.model_copy(update={"train": train})
+    policy = policy_with_weights(recipe)
+    say(policy, 1.0)  # generation first, as in a run: it must leave the gradient alone
+    before = {role: adapter(policy, role) for role in ROLES}
+    args = (FOLDER / "sgd", trees, lambda step: ROLES, lambda *_: None)
+    trainer.RoleTrainer(recipe, policy, *args).train()
+    moved = {
+        key: before[role][key] - value
+        for role in ROLES
+        for key, value in adapter(policy, role).items()
+    }
+    torch.save(moved, FOLDER / "gradients.pt")
+
+
+def stages() -> dict[str, Any]:
+    """Both roles learn, then the executor alone, with generation before each step; then save and
+    load."""
+    policy = models.load(RECIPE)
+    weights: list[dict[str, Weights]] = []
+    seen: list[dict[str, Any]] = []
+
+    def make(step: int) -> list[Any]:
+        weights.append({role: adapter(policy, role) for role in ROLES})
+        say(policy, 1.0)
+        return trees(step)
+
+    def roles(step: int) -> tuple[str, ...]:
+        return ROLES if step <= 2 else ("executor",)
+
+    args = (FOLDER / "checkpoints", make, roles, lambda *a: seen.append(a[2]))
+    trainer.RoleTrainer(RECIPE, policy, *args).train()
+    weights.append({role: adapter(policy, role) for role in ROLES})
+    loaded = models.load(RECIPE)
+    loaded.load(FOLDER / "checkpoints" / "step-00004")
+    return {
+        "moves": [{r: not equal(a[r], b[r]) for r in ROLES} for a, b in pairwise(weights)],
+        "dtypes": sorted({str(v.dtype) for role in ROLES for v in weights[-1][role].values()}),
+        "grad_norms": [numbers["grad_norm"] for numbers in seen],
+        "loaded_equal": all(equal(weights[-1][role], adapter(loaded, role)) for role in ROLES),
+        "greedy": say(policy, 0.0),
+        "greedy_loaded": say(loaded, 0.0),
+        "sampled": say(policy, 1.0),
+        "adapters": sorted(policy.model.peft_config),
+        "four_bit": sum(type(m).__name__ == "Linear4bit" for m in policy.model.modules()),
+        "loader": policy.loader,
+    }
+
+
+gradients()
+found = stages() | {
+    "trainer": trainer.GRPOTrainer.__name__,
+    "base": trainer.GRPOTrainer.__module__,
+}
+print(json.dumps(found))
