@@ -14,6 +14,8 @@ from mxa_lite.errors import InputError
 if TYPE_CHECKING:  # torch is not needed for --help
     from mxa_lite.tree import Call, Design
 
+FORMATS = ("adapters", "merged", "gguf")
+
 
 @cli.command("eval")
 @click.argument("run", type=FOLDER)
@@ -126,3 +128,37 @@ def compare(runs_or_recipes: tuple[str, ...], seeds: list[int], output: Path, jo
 
     compare_runs(runs_or_recipes, seeds, output, jobs, say)
     click.echo((output / "compare.md").read_text(encoding="utf-8"), nl=False)
+
+
+@cli.command()
+@click.argument("run", type=FOLDER)
+@click.option("--adapters", type=FOLDER, help="LoRA adapters for PEFT.")
+@click.option("--merged", type=FOLDER, help="Whole 16-bit models for Transformers and others.")
+@click.option("--gguf", type=FOLDER, help="8-bit GGUF files for llama.cpp; needs Unsloth.")
+@sets_option
+def export(
+    run: Path,
+    adapters: Path | None,
+    merged: Path | None,
+    gguf: Path | None,
+    sets: tuple[str, ...],
+) -> None:
+    """The trained roles as standard folders, DIR/designer and DIR/executor, each with a card."""
+    wanted = [(k, d) for k, d in zip(FORMATS, (adapters, merged, gguf), strict=True) if d]
+    if len(wanted) != 1:
+        raise click.UsageError("give one of --adapters, --merged and --gguf")
+    [(form, target)] = wanted
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"--{form} {target}: is not an empty folder")
+    recipe = console.stored_recipe(run, sets, checkpoint=True)
+    from mxa_lite import loaders
+
+    if form == "gguf":
+        if not loaders.unsloth_installed():
+            raise InputError(f"--gguf needs Unsloth's converter: {loaders.GET_UNSLOTH}")
+        from mxa_lite import unsloth_loader  # noqa: F401 - before trl
+    from mxa_lite import export as exports
+
+    getattr(exports, f"export_{form}")(run, recipe, target)
+    for folder in sorted(target.iterdir()):
+        click.echo(folder)

@@ -81,18 +81,25 @@ def for_training(model: Any) -> None:
     FastLanguageModel.for_training(model)
 
 
-def to_gguf(merged: Path, target: Path, quantization: str) -> None:
-    """Write `target`/*.gguf from a merged 16-bit model. Raises RunError when it does not work, and
-    InputError with the command to run when llama.cpp's converter is not there."""
-    with stdout_for_json(True):
-        from unsloth_zoo.llama_cpp import check_llama_cpp
+def check_converter() -> None:
+    """Raise InputError with the command to run unless llama.cpp is where Unsloth looks for it.
 
-        try:
+    Unsloth would fetch and build it by itself, asking for passwords on the way.
+    """
+    from unsloth_zoo.llama_cpp import check_llama_cpp
+
+    try:
+        with stdout_for_json(True):
             check_llama_cpp()
-        except RuntimeError as error:
-            raise InputError(f"--gguf needs llama.cpp ({error}): {GET_LLAMA_CPP}") from error
+    except RuntimeError as error:
+        raise InputError(f"--gguf: {error}; get it with: {GET_LLAMA_CPP}") from error
+
+
+def to_gguf(merged: Path, target: Path) -> None:
+    """Write 8-bit `target`/*.gguf from a merged 16-bit model. Raises RunError when it fails."""
+    with stdout_for_json(True):
         model, tokenizer = FastLanguageModel.from_pretrained(str(merged), load_in_4bit=False)
         try:
-            model.save_pretrained_gguf(str(target), tokenizer, quantization_method=quantization)
+            model.save_pretrained_gguf(str(target), tokenizer, quantization_method="q8_0")
         except RuntimeError as error:
             raise RunError(f"llama.cpp's converter failed: {error}") from error
