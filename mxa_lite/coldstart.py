@@ -55,7 +55,7 @@ def read_chats(path: Path) -> dict[str, list[Chat]]:
     return chats
 
 
-class _PlainSFT(SFTTrainer):  # type: ignore[misc]
+class _PlainSFT(SFTTrainer):
     """Without a GPU the loss comes from plain logits, since TRL's own needs a GPU kernel."""
 
     def compute_loss(

@@ -269,9 +269,10 @@ class ReflectionNode(WorkflowNode):
     include_history: bool = False
 
     def process(self, context: Context) -> Message:
-        critic, turns = self.critic_agent or self.agent, self.num_iterations
-        if isinstance(critic, int):  # the paper's order of arguments
-            critic, turns = self.agent, critic
+        given, turns = self.critic_agent, self.num_iterations
+        if isinstance(given, int):  # the paper's order of arguments
+            given, turns = None, given
+        critic = given or self.agent
         solution = visit(self.agent, context.copy())
         question = context.question
         critiques: list[str] = []

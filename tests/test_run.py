@@ -97,9 +97,7 @@ def test_a_killed_run_resumes_to_the_same_metrics(finished: Path, tmp_path: Path
     until(lambda: (folder / "rollouts" / "step-00003.jsonl").exists())
     process.send_signal(signal.SIGKILL)
     process.wait()
-    subprocess.run(
-        command(folder, "--resume", eval__questions="4", eval__samples="1"), check=True
-    )
+    subprocess.run(command(folder, "--resume", eval__questions="4", eval__samples="1"), check=True)
     assert metrics(folder) == metrics(finished)
     for step in (1, 2, 3, 4):
         name = f"step-{step:05d}.jsonl"
