@@ -269,10 +269,10 @@ class ReflectionNode(WorkflowNode):
     include_history: bool = False
 
     def process(self, context: Context) -> Message:
-        given, turns = self.critic_agent, self.num_iterations
-        if isinstance(given, int):  # the paper's order of arguments
-            given, turns = None, given
-        critic = given or self.agent
+        given = self.critic_agent
+        # a number in the critic's place is num_iterations, the paper's order of arguments
+        turns = given if isinstance(given, int) else self.num_iterations
+        critic = self.agent if given is None or isinstance(given, int) else given
         solution = visit(self.agent, context.copy())
         question = context.question
         critiques: list[str] = []
