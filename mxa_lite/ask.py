@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mxa_lite import answers, prompts
 from mxa_lite.console import stored_recipe
 from mxa_lite.engine import Completion, Request
 from mxa_lite.errors import InputError
+from mxa_lite.evaluate import single_trees
 from mxa_lite.execute import execute
 from mxa_lite.graders import Verdict
 from mxa_lite.recipe import Recipe
@@ -20,7 +20,7 @@ from mxa_lite.rollout import Sampler, Shape, call_of
 from mxa_lite.run import COLD, load_policy, sampler_for
 from mxa_lite.sandbox import CallRequest, Limits
 from mxa_lite.trainer import latest_checkpoint
-from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
+from mxa_lite.tree import Call, Design, Outcome, Question, Tree
 
 TAG = "ask"  # in every sampling key: the same question gets the same reply
 
@@ -126,22 +126,17 @@ def ask(
     question = Question("asked", text.strip(), "asked", kind)
     recipe = sampler.recipe
     temperature = recipe.rollout.temperature
-    tree, reason = Tree(question, []), None
+    tree, reason, watched = Tree(question, []), None, _Watched(sampler, watch)
     if recipe.method == "metaagent":
-        tree = _Watched(sampler, watch).rollout([question], Shape(1, 1, temperature), TAG)[0]
+        tree = watched.rollout([question], Shape(1, 1, temperature), TAG)[0]
         reason = _failure(tree.designs[0])
         if reason is None:
             return Asked(tree, tree.designs[0].executions[0].answer, None)
-    limit = recipe.rollout.max_completion_tokens.executor
-    key = (recipe.seed, TAG, question.id, "single")
-    request = Request(prompts.single(question.text, kind), "executor", key, temperature, limit)
-    call = call_of(request, sampler.engine.generate([request])[0], "single")
-    watch(call)
-    answer = answers.extract(call.reply, kind)
-    alone = Design(Call("designer", "", 0, []), pattern="single agent")
-    alone.executions.append(Execution(Outcome.OK, answer, [call]))
-    tree.designs.append(alone)
-    return Asked(tree, answer, reason)
+    (alone,) = single_trees(watched, [question], Shape(1, 1, temperature), 0)
+    tree.designs += alone.designs
+    (execution,) = alone.designs[0].executions
+    watch(execution.calls[0])
+    return Asked(tree, execution.answer, reason)
 
 
 def execute_with(

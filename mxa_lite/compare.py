@@ -141,9 +141,9 @@ def train(runs: Sequence[Member], jobs: int, say: Callable[[str], None]) -> None
             raise
 
 
-def numbers(triple: tuple[float, float, float]) -> dict[str, float]:
+def pooled(values_SQ: list[list[float]], **options: Any) -> dict[str, float]:
     """A mean and its interval, by name."""
-    return dict(zip(("mean", "low", "high"), triple, strict=True))
+    return dict(zip(("mean", "low", "high"), two_level(values_SQ, **options), strict=True))
 
 
 def attribution(runs: Sequence[Member]) -> dict[str, int]:
@@ -166,28 +166,22 @@ def shares(runs: Sequence[Member], when: str) -> dict[str, float]:
     """Share of each pattern among the designs for the held-out questions."""
     tables = [read_predictions(run.predictions(when)) for run in runs]
     counts = Counter(row["pattern"] for found in tables for rows in found.values() for row in rows)
-    return {pattern: counts[pattern] / counts.total() for pattern in sorted(counts)}
+    return _shares(counts)
+
+
+def _shares(counts: Counter[str]) -> dict[str, float]:
+    return {name: counts[name] / counts.total() for name in sorted(counts)}
 
 
 def curve(runs: Sequence[Member]) -> list[dict[str, Any]]:
     """Per step that every seed reached: correct (mean, least, most over seeds) and patterns."""
-    lines = zip(*(RunFolder(run.path).read_metrics() for run in runs), strict=False)
     found = []
-    for step in lines:
-        correct = [line["correct"] for line in step]
-        patterns = Counter[str]()
-        for line in step:
-            patterns.update(line["patterns"])
-        total = sum(patterns.values()) or 1
-        found.append(
-            {
-                "step": step[0]["step"],
-                "correct": sum(correct) / len(correct),
-                "least": min(correct),
-                "most": max(correct),
-                "patterns": {name: count / total for name, count in sorted(patterns.items())},
-            }
-        )
+    for lines in zip(*(RunFolder(run.path).read_metrics() for run in runs), strict=False):
+        correct = [line["correct"] for line in lines]
+        patterns = sum((Counter(line["patterns"]) for line in lines), Counter[str]())
+        point = {"step": lines[0]["step"], "correct": sum(correct) / len(correct)}
+        point |= {"least": min(correct), "most": max(correct), "patterns": _shares(patterns)}
+        found.append(point)
     return found
 
 
@@ -199,33 +193,30 @@ def table(runs: Sequence[Member], when: str, order: Sequence[str]) -> list[list[
 
 def row(runs: Sequence[Member], first: Sequence[Member], order: Sequence[str]) -> dict[str, Any]:
     """What is said of one recipe; `first`: the row all differences are taken to."""
-    final, cold = (table(runs, when, order) for when in ("final", "cold"))
+    final, cold, other = (
+        table(some, when, order)
+        for some, when in ((runs, "final"), (runs, "cold"), (first, "final"))
+    )
     seeds, others = ([run.recipe.seed for run in some] for some in (runs, first))
     mode = runs[0].mode
 
-    def cost(key: str) -> float:
-        return sum(run.results["final"][mode][key] for run in runs) / len(runs)
-
-    def baseline(name: str) -> float | None:
-        found = [r.results["final"][name]["accuracy"] for r in runs if name in r.results["final"]]
+    def mean(name: str, key: str) -> float | None:
+        found = [r.results["final"][name][key] for r in runs if name in r.results["final"]]
         return sum(found) / len(found) if found else None
 
     swaps = [run.results["swap"] for run in runs if run.results.get("swap")]
+    cells = swaps[0] if swaps else {}
     return {
         "name": runs[0].name,
         "seeds": seeds,
         "mode": mode,
-        "cold": numbers(two_level(cold)),
-        "final": numbers(two_level(final)),
-        "gain": numbers(two_level(final, minus_SQ=cold, same_seeds=True)),
-        "against_first": numbers(
-            two_level(final, minus_SQ=table(first, "final", order), same_seeds=seeds == others)
-        ),
-        **{name: baseline(name) for name in BASELINES},
-        **{key: cost(key) for key in ("calls", "tokens")},
-        "swap": {c: sum(s[c]["accuracy"] for s in swaps) / len(swaps) for c in swaps[0]}
-        if swaps
-        else None,
+        "cold": pooled(cold),
+        "final": pooled(final),
+        "gain": pooled(final, minus_SQ=cold, same_seeds=True),
+        "against_first": pooled(final, minus_SQ=other, same_seeds=seeds == others),
+        **{name: mean(name, "accuracy") for name in BASELINES},
+        **{key: mean(mode, key) for key in ("calls", "tokens")},
+        "swap": {c: sum(s[c]["accuracy"] for s in swaps) / len(swaps) for c in cells} or None,
         "patterns": {when: shares(runs, when) for when in ("cold", "final")},
         "attribution": attribution(runs),
         "curve": curve(runs),
@@ -255,10 +246,10 @@ def compare(
     check_questions(runs)
     train(runs, jobs, say)
     check_questions(runs)
-    pooled: dict[str, list[Member]] = {}
-    for run in runs:
-        pooled.setdefault(run.key, []).append(run)
-    groups = [sorted(group, key=lambda run: run.recipe.seed) for group in pooled.values()]
+    rows_of: dict[str, list[Member]] = {}
+    for run in sorted(runs, key=lambda run: run.recipe.seed):
+        rows_of.setdefault(run.key, []).append(run)
+    groups = [rows_of[key] for key in dict.fromkeys(run.key for run in runs)]
     recipes = [flat(group[0].recipe) for group in groups]
     keys = sorted({key for recipe in recipes for key in recipe} - set(UNSHARED))
     differing = [k for k in keys if any(r.get(k) != recipes[0].get(k) for r in recipes)]

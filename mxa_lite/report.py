@@ -109,60 +109,54 @@ def figures(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every chart of the training, in order: section, title, SVG."""
     steps = [line["step"] for line in lines]
     roles = [line["role"] for line in lines]
-    both = ("designer", "executor")
 
-    def curve(title: str, series: Mapping[str, Any], top: float | None = None) -> Markup:
-        return Markup(charts.lines(title, steps, roles, series, top))
+    def curve(title: str, series: Mapping[str, Any], top: float | None = None) -> dict[str, Any]:
+        return {"title": title, "svg": Markup(charts.lines(title, steps, roles, series, top))}
 
-    def stacked(title: str, key: str, share: bool = False) -> Markup:
+    def by_role(title: str, key: str) -> dict[str, Any]:
+        return curve(title, {role: _of(lines, key, role) for role in charts.ROLE_COLOUR})
+
+    def stacked(title: str, key: str, share: bool = False) -> dict[str, Any]:
         names = list(dict.fromkeys(name for line in lines for name in line.get(key) or {}))
         series = {n: [v or 0.0 for v in _of(lines, key, n)] for n in names}
-        return Markup(charts.stack(title, steps, series, share))
+        return {"title": title, "svg": Markup(charts.stack(title, steps, series, share))}
 
     def share(role: str) -> list[float | None]:
         groups = [g or {"total": 0, "signal": 0} for g in _of(lines, "groups", role)]
         return [g["signal"] / g["total"] if g["total"] else None for g in groups]
 
-    def pairs(key: str) -> dict[str, list[Any]]:
-        return {role: _of(lines, key, role) for role in both}
-
-    correct = {"correct": [line.get("correct") for line in lines]}
-    correct["valid scripts"] = [line.get("valid_scripts") for line in lines]
-    spread = {"within a design": "intra", "between designs": "inter"}
-    charts_of = {
-        "Learning": {
-            "Correct executions, valid scripts": lambda t: curve(t, correct, 1),
-            "Reward": lambda t: curve(t, pairs("reward")),
-        },
-        "Outcomes and patterns": {
-            "Outcomes of executions": lambda t: stacked(t, "outcomes", True),
-            "Patterns of designs": lambda t: stacked(t, "patterns", True),
-        },
-        "Health of the signal": {
-            "Groups with signal": lambda t: curve(t, {r: share(r) for r in both}, 1.02),
-            "Spread of rewards": lambda t: curve(
-                t, {label: _of(lines, "spread", key) for label, key in spread.items()}
-            ),
-            "Truncated completions": lambda t: curve(t, pairs("truncated")),
-            "Completion length in tokens": lambda t: curve(t, pairs("completion_length")),
-        },
-        "Cost": {
-            "Seconds a step, by phase": lambda t: stacked(t, "seconds"),
-            "Tokens a step": lambda t: stacked(t, "tokens"),
-        },
+    shown = {"correct": "correct", "valid scripts": "valid_scripts"}
+    correct = {label: [line.get(key) for line in lines] for label, key in shown.items()}
+    kinds = {"within a design": "intra", "between designs": "inter"}
+    spread = {label: _of(lines, "spread", key) for label, key in kinds.items()}
+    sections = {
+        "Learning": [
+            curve("Correct executions, valid scripts", correct, 1),
+            by_role("Reward", "reward"),
+        ],
+        "Outcomes and patterns": [
+            stacked("Outcomes of executions", "outcomes", True),
+            stacked("Patterns of designs", "patterns", True),
+        ],
+        "Health of the signal": [
+            curve("Groups with signal", {r: share(r) for r in charts.ROLE_COLOUR}, 1.02),
+            curve("Spread of rewards", spread),
+            by_role("Truncated completions", "truncated"),
+            by_role("Completion length in tokens", "completion_length"),
+        ],
+        "Cost": [
+            stacked("Seconds a step, by phase", "seconds"),
+            stacked("Tokens a step", "tokens"),
+        ],
     }
-    return [
-        {"name": section, "charts": [{"title": t, "svg": draw(t)} for t, draw in made.items()]}
-        for section, made in charts_of.items()
-    ]
+    return [{"name": name, "charts": made} for name, made in sections.items()]
 
 
 @cache
 def environment() -> Environment:
     """Templates of the package; everything put into a page is escaped."""
-    loader = PackageLoader("mxa_lite")
     return Environment(
-        loader=loader,
+        loader=PackageLoader("mxa_lite"),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,

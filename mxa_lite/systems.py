@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from mxa_lite import evaluate, tasks
 from mxa_lite.ask import opened
-from mxa_lite.credit import paid_correct
 from mxa_lite.evaluate import Attempt
 from mxa_lite.predictions import question_means
 from mxa_lite.rollout import Sampler
 from mxa_lite.stats import paired
-from mxa_lite.tree import Call, Design, Question
+from mxa_lite.tree import Call, Design, Question, Tree
 
 _AGENT = 'a = Agent("solver", "Work step by step.")\n'
 _CRITIC = 'c = Agent("critic", "Look for a mistake.")\n'
@@ -37,19 +37,11 @@ def fixed(
     for pattern, script in SYSTEMS.items():
         tries = [q for q in questions for _ in range(samples)]
         designs = [Design(Call("designer", "", 0, []), script, pattern) for _ in tries]
-        sampler.run_scripts(list(zip(tries, designs, strict=True)), temperature)
-        found[f"fixed_{pattern}"] = [
-            Attempt(
-                q.id,
-                e.answer,
-                paid_correct(e, q.kind, sampler.recipe.credit.answer_from),
-                e.calls,
-                pattern,
-                str(e.outcome),
-            )
-            for q, design in zip(tries, designs, strict=True)
-            for e in design.executions
-        ]
+        pairs = list(zip(tries, designs, strict=True))
+        sampler.run_scripts(pairs, temperature)
+        trees = [Tree(question, [design]) for question, design in pairs]
+        attempts = evaluate.attempts_of(trees, sampler.recipe.credit.answer_from)
+        found[f"fixed_{pattern}"] = [replace(a, calls=a.calls[1:]) for a in attempts]  # no designer
     return found
 
 
