@@ -62,7 +62,7 @@ def test_the_fifty_fifty_question_by_hand(tmp_path):
     ("sets", "message"),
     [
         (("task=gsm8k",), "differ in task.name: arithmetic and gsm8k"),
-        (("eval.questions=7",), "differ in eval.questions: 200 and 7"),
+        (("eval.questions=7",), "differ in eval.questions: 250 and 7"),
     ],
 )
 def test_other_tasks_and_other_questions_are_refused(tmp_path, sets, message):
