@@ -1,8 +1,7 @@
 """Cold start in a box: the base model learns the script language from samples of its own.
 
-A round: the designer, shown the language and examples, writes scripts for training questions; they
-run with the executor as it is; what was correct becomes chats on the short prompts of training, and
-both adapters are trained on the chats of all rounds. No other model is asked.
+Shown the language, it writes scripts for training questions and runs them; what was correct becomes
+chats on the short prompts of training, and both adapters learn the chats of all rounds so far.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import count
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from mxa_lite import answers, coldstart, prompts
@@ -24,29 +22,27 @@ from mxa_lite.graders import Verdict
 from mxa_lite.models import ROLES
 from mxa_lite.rollout import Sampler, Shape
 from mxa_lite.runfolder import RunFolder
-from mxa_lite.tree import Call, Design, Execution, Outcome, Question
+from mxa_lite.tree import Call, Design, Outcome, Question
 
 TEMPERATURE = 0.7  # of samples to learn from; the share of valid scripts is taken at training's own
 PROBES = 32  # questions on which that share is measured, at most
 PART = 16  # questions sampled between two lines of progress
 ADVICE = (
-    "take a bigger instruct model (model.name), more tries (cold_start.rounds, "
-    "cold_start.questions), room for a whole script (rollout.max_completion_tokens.designer), "
-    "or given chats (cold_start.method=data, cold_start.data=FILE)"
+    "take a bigger instruct model (model.name), more rounds (cold_start.rounds), longer scripts "
+    "(rollout.max_completion_tokens.designer) or given data (cold_start.method=data)"
 )
 
 
 class _Taught(Sampler):
     """A sampler whose designer is shown the language; patterns are asked for in turn."""
 
-    def __init__(self, base: Sampler) -> None:
-        super().__init__(base.engine, base.sandbox, base.grader, base.recipe)
-        self.turns = count()
+    turn = 0
 
     def designer_prompt(self, question: Question) -> Chat:
         """As many examples as fit; without room for one, the short prompt, its reply begun."""
-        turn, names = next(self.turns), list(prompts.PATTERNS)
-        asked, other = (names[n % len(names)] for n in (turn, turn // len(names) - turn))
+        turn, names = self.turn, list(prompts.PATTERNS)
+        self.turn += 1
+        asked, other = (names[n % len(names)] for n in (turn, turn + 1 + turn // len(names) % 5))
         room = self.engine.max_length - self.recipe.rollout.max_completion_tokens.designer
         for shown in ([other, asked, asked], [asked]):
             messages = prompts.teaching(question.text, question.kind, shown, turn)
@@ -93,13 +89,9 @@ class Sample:
     design: Design
     correct: bool
 
-    @property
-    def run(self) -> Execution | None:
-        return next(iter(self.design.executions), None)
-
     def rows(self, kept: bool) -> Iterator[dict[str, Any]]:
-        """Chat data of the design, on the short prompt of training, and of its calls."""
-        design, run = self.design, self.run
+        """Chat data of the design, on the short prompt, and of its calls."""
+        design, run = self.design, next(iter(self.design.executions), None)
         reply = design.call.reply if design.script is None else prompts.fenced(design.script)
         yield {
             **_row("designer", prompts.designer(self.question.text), reply, self.question),
@@ -109,15 +101,13 @@ class Sample:
             "correct": self.correct,
             "kept": kept,
         }
+        right = (run and run.answer) or ""
         for call in run.calls if run else ():
+            value = answers.last_boxed(call.reply) if self.question.kind == "math" else None
+            other = value is not None and not answers.same_value(value, right)
+            good = self.correct and not call.truncated and not other
             row = _row("executor", call.messages, call.reply, self.question)
-            yield {**row, "agent": call.agent, "kept": self._worth(call)}
-
-    def _worth(self, call: Call) -> bool:
-        """Whether a reply may be learned: of a correct run, whole, without a wrong value."""
-        free = self.question.kind == "code" or not answers.in_form(call.reply)
-        given, right = answers.extract(call.reply), (self.run and self.run.answer) or ""
-        return self.correct and not call.truncated and (free or answers.same_value(given, right))
+            yield {**row, "agent": call.agent, "kept": good}
 
 
 def _row(role: str, prompt: Chat, reply: str, question: Question) -> dict[str, Any]:
@@ -153,27 +143,23 @@ def seeds(questions: Sequence[Question], number: int) -> Iterator[dict[str, Any]
         yield {**row, "pattern": names[place], "seed": True, "kept": True}
 
 
+@dataclass
 class Bootstrap:
     """The rounds. pick(n, k): k training questions of round n. Files go to RUN/cold_start/."""
 
-    def __init__(
-        self,
-        sampler: Sampler,
-        pick: Callable[[int, int], list[Question]],
-        folder: RunFolder,
-        say: Callable[[str], None],
-    ) -> None:
-        self.sampler, self.pick, self.folder, self.say = sampler, pick, folder, say
-        self.taught, self.cold = _Taught(sampler), sampler.recipe.cold_start
-        self.chats: dict[str, list[Chat]] = {role: [] for role in ROLES}
-        self.outcomes: Counter[str] = Counter()
+    sampler: Sampler
+    pick: Callable[[int, int], list[Question]]
+    folder: RunFolder
+    say: Callable[[str], None]
+    chats: dict[str, list[Chat]] = field(default_factory=lambda: {role: [] for role in ROLES})
+    outcomes: Counter[str] = field(default_factory=Counter)
 
     def run(self) -> None:
         """Rounds, one at least, until the target share of valid scripts on the short prompt.
 
         Raises RunError when not one valid script came in all rounds.
         """
-        cold = self.cold
+        cold = self.sampler.recipe.cold_start
         probes = self.pick(cold.rounds + 1, min(PROBES, cold.questions))
         shares = [valid_share(self.sampler, probes)]
         self.say(f"cold start: {shares[0]:.0%} valid scripts on the short prompt, before")
@@ -197,30 +183,32 @@ class Bootstrap:
 
     def sample(self, number: int) -> list[Sample]:
         """The designs of a round, run and graded; a line of progress and cost per part."""
-        recipe, stats = self.sampler.recipe, self.sampler.engine.stats
-        questions, found = self.pick(number, self.cold.questions), list[Sample]()
+        base, recipe, stats = self.sampler, self.sampler.recipe, self.sampler.engine.stats
+        taught = _Taught(base.engine, base.sandbox, base.grader, recipe)
+        questions, found = self.pick(number, recipe.cold_start.questions), list[Sample]()
         began, tokens = time.monotonic(), stats.prompt_tokens + stats.completion_tokens
         shape, by = Shape(recipe.rollout.designs, 1, TEMPERATURE), recipe.credit.answer_from
         for start in range(0, len(questions), PART):
             part = questions[start : start + PART]
-            for tree in self.taught.rollout(part, shape, f"cold start {number}"):
+            for tree in taught.rollout(part, shape, f"cold start {number}"):
                 for d in tree.designs:
                     paid = [paid_correct(run, tree.question.kind, by) for run in d.executions]
                     found.append(Sample(tree.question, d, 1 in paid))
+            valid, correct = (sum(ran(s.design) for s in found), sum(s.correct for s in found))
+            calls = sum(len(run.calls) for s in found for run in s.design.executions)
             spent = stats.prompt_tokens + stats.completion_tokens - tokens
             self.say(
-                f"cold start {number}/{self.cold.rounds}: {start + len(part)} of {len(questions)}"
-                f" questions, {len(found)} scripts, {sum(ran(s.design) for s in found)} ran,"
-                f" {sum(s.correct for s in found)} correct;"
-                f" {sum(len(s.run.calls) for s in found if s.run)} calls, {spent} tokens,"
+                f"  {start + len(part)}/{len(questions)} questions: {len(found)} scripts, {valid}"
+                f" ran, {correct} correct; {calls} calls, {spent} tokens,"
                 f" {time.monotonic() - began:.0f} s"
             )
         return found
 
     def learn(self, number: int, samples: list[Sample]) -> dict[str, float]:
         """Write a round's samples down and train on what all rounds kept, each chat once."""
-        kept = chosen(samples, self.cold.batch_size)
-        examples = list(seeds([s.question for s in samples], self.cold.seed_designs))
+        recipe, engine = self.sampler.recipe, self.sampler.engine
+        kept = chosen(samples, recipe.cold_start.batch_size)
+        examples = list(seeds([s.question for s in samples], recipe.cold_start.seed_designs))
         lines = [row for s in samples for row in s.rows(s in kept)] + examples
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
         self.folder.write(f"cold_start/round-{number}.jsonl", text)
@@ -237,5 +225,4 @@ class Bootstrap:
             + ", ".join(f"{len(chats)} {role}" for role, chats in self.chats.items())
             + " chats"
         )
-        engine = self.sampler.engine
-        return coldstart.warm_start(self.sampler.recipe, engine.policy, engine, self.chats)
+        return coldstart.warm_start(recipe, engine.policy, engine, self.chats)

@@ -28,13 +28,16 @@ class Engine:
 
     def __init__(self, designer, executor="\\boxed{4}", max_length=100_000):
         self.texts = {"designer": designer, "executor": executor}
-        self.asked = []
         self.stats, self.max_length = EngineStats(), max_length
         self.policy = SimpleNamespace(names=())
 
     def generate(self, requests):
-        self.asked += requests
-        return [Completion(self.texts[r.role], [1], [2], [0.0], False, False) for r in requests]
+        return [self.reply(r) for r in requests]
+
+    def reply(self, request):
+        text, last = self.texts[request.role], request.messages[-1]
+        begun = last["content"] if last["role"] == "assistant" else ""
+        return Completion(text.removeprefix(begun), [1], [2], [0.0], False, False)
 
     def encode(self, messages, room):
         words = " ".join(m["content"] for m in messages).split()
@@ -90,7 +93,7 @@ def test_every_example_runs_and_is_of_the_pattern_it_is_shown_for(sandbox, kind)
 
 def test_the_designer_is_shown_every_pattern_in_turn_and_what_fits(sandbox):
     recipe = load("arithmetic", ["rollout.max_completion_tokens=10"])
-    taught = bootstrap._Taught(Sampler(Engine(""), sandbox, Grader(), recipe))
+    taught = bootstrap._Taught(Engine(""), sandbox, Grader(), recipe)
     shown = [taught.designer_prompt(QUESTIONS[0]) for _ in prompts.PATTERNS]
     assert [m[-2]["content"].split("Pattern: ")[1].split(",")[0] for m in shown] == [
         *prompts.PATTERNS
@@ -123,7 +126,7 @@ def test_scripts_that_ran_fill_up_where_too_few_are_correct():
 def test_a_wrong_or_cut_reply_of_a_correct_execution_is_not_learned():
     sample = design(VOTE, right=True)
     messages = [{"role": "user", "content": "?"}]
-    sample.run.calls = [
+    sample.design.executions[0].calls = [
         Call("a", "0", 0, messages, "\\boxed{4}"),
         Call("b", "1", 0, messages, "\\boxed{5}"),
         Call("c", "2", 0, messages, "I think", truncated=True),
@@ -135,7 +138,6 @@ def test_a_wrong_or_cut_reply_of_a_correct_execution_is_not_learned():
 
 def test_given_data_reads_back_what_was_kept_and_nothing_else(sandbox, tmp_path):
     boot, said = rounds(sandbox, tmp_path, Engine(f"```python\n{VOTE}\n```"), "cold_start.rounds=1")
-    boot.taught.checked = boot.sampler.checked  # the script is whole already
     boot.run()
     chats = coldstart.read_chats(tmp_path / "cold_start/round-1.jsonl")
     assert chats["designer"][0][:-1] == prompts.designer(QUESTIONS[0].text)
