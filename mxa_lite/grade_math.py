@@ -208,6 +208,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 text=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+                start_new_session=True,  # Ctrl-C is for the run, which ends this by closing stdin
             )
             wait += 60  # its imports, on a busy machine
         stdin, stdout = self._process.stdin, self._process.stdout
