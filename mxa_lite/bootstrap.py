@@ -28,8 +28,9 @@ TEMPERATURE = 0.7  # of samples to learn from; the share of valid scripts is tak
 PROBES = 32  # questions on which that share is measured, at most
 PART = 16  # questions sampled between two lines of progress
 ADVICE = (
-    "take a bigger instruct model (model.name), more rounds (cold_start.rounds), longer scripts "
-    "(rollout.max_completion_tokens.designer) or given data (cold_start.method=data)"
+    "take a bigger instruct model (model.name), more rounds or training (cold_start.rounds, .steps,"
+    " .learning_rate), longer scripts (rollout.max_completion_tokens.designer), or given data"
+    " (cold_start.method=data)"
 )
 
 
