@@ -1,5 +1,5 @@
 # docker build -t mxa-lite .
-# docker run --gpus all -v "$PWD/runs:/work/runs" -v mxa-cache:/cache mxa-lite run recipes/gsm8k.yaml
+# docker run --gpus all -v "$PWD/runs:/home/mxa/runs" -v mxa-cache:/cache mxa-lite run recipes/gsm8k.yaml
 #
 # Not built by us with a GPU. The sandbox takes the strongest level that Docker's default profile
 # allows; `docker run mxa-lite doctor` prints which.
@@ -18,7 +18,7 @@ COPY mxa_lite /src/mxa_lite
 COPY recipes /src/recipes
 RUN pip install --no-cache-dir '/src[gpu]' && rm -rf /src
 
-RUN useradd --create-home mxa && mkdir -p /work/runs /cache && chown -R mxa /work /cache
+RUN useradd --create-home mxa && mkdir -p /home/mxa/runs /cache && chown -R mxa /home/mxa /cache
 USER mxa
-WORKDIR /work
+WORKDIR /home/mxa
 ENTRYPOINT ["mxa-lite"]

@@ -226,7 +226,7 @@ class WorkflowNode:
         self.name = str(name)
 
     def process(self, context: Context) -> Message:
-        raise NotImplementedError(f"{type(self).__name__} has no process(context)")
+        raise TypeError(f"{type(self).__name__} has no process(context)")
 
     def __call__(self, *inputs: Any) -> Message:
         """With a Context: adds its message there, an ERROR message if the node raises.
