@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from mxa_lite.tree import Call, Tree
 
-STEP = 8  # widths are padded to a multiple of this, so that a CPU compiles few shapes
+SPAN = 16  # completions of like length, to this many tokens, are sorted by their prompts
 
 
 @dataclass(frozen=True)
@@ -52,26 +52,40 @@ def trajectories(trees: Iterable[Tree], roles: Sequence[str]) -> list[Trajectory
     return [t for t in found if t.call.temperature > 0 and t.call.completion_ids]
 
 
-def _up(size: int) -> int:
-    return -(-size // STEP) * STEP
+def pack(calls: Sequence[Call], tokens: int) -> list[list[Call]]:
+    """Calls in micro-batches of at most `tokens` padded tokens (one call always fits).
+
+    Calls lie sorted by completion, then by prompt length, and are cut where padding plus a fixed
+    cost of each micro-batch, `tokens` / 32, is least. The largest micro-batch comes first, so that
+    a step which does not fit in memory fails at once.
+    """
+    order = sorted(calls, key=lambda c: (-(len(c.completion_ids) // SPAN), -len(c.prompt_ids)))
+    fixed = tokens // 32
+    cost, cut = [0], [0]  # of the first n calls: least cost, and where their last batch begins
+    for end in range(1, len(order) + 1):
+        found: list[tuple[int, int]] = []
+        prompt = completion = 0
+        for start in range(end - 1, -1, -1):
+            prompt = max(prompt, len(order[start].prompt_ids))
+            completion = max(completion, len(order[start].completion_ids))
+            padded = (end - start) * (prompt + completion)
+            if padded > tokens and found:
+                break
+            found.append((cost[start] + padded + fixed, start))
+        best, start = min(found)
+        cost.append(best)
+        cut.append(start)
+    batches, end = [], len(order)
+    while end:
+        batches.append(order[cut[end] : end])
+        end = cut[end]
+    return sorted(batches, key=lambda batch: -padded_tokens(batch))
 
 
-def pack(calls: Sequence[Call], tokens: int) -> Iterator[list[Call]]:
-    """Calls in micro-batches of at most `tokens` padded tokens (one call always fits), the longest
-    first, so that a step which does not fit in memory fails at once."""
-    batch: list[Call] = []
-    prompt = completion = 0
-    longest = sorted(calls, key=lambda c: (-_up(len(c.prompt_ids)), -len(c.completion_ids)))
-    for call in longest:
-        p = max(prompt, _up(len(call.prompt_ids)))
-        t = max(completion, _up(len(call.completion_ids)))
-        if batch and (len(batch) + 1) * (p + t) > tokens:
-            yield batch
-            batch, p, t = [], _up(len(call.prompt_ids)), _up(len(call.completion_ids))
-        batch.append(call)
-        prompt, completion = p, t
-    if batch:
-        yield batch
+def padded_tokens(calls: Sequence[Call]) -> int:
+    """Tokens of the rectangle that holds these calls."""
+    width = max(len(c.prompt_ids) for c in calls) + max(len(c.completion_ids) for c in calls)
+    return len(calls) * width
 
 
 def micro_batches(
@@ -116,8 +130,8 @@ def role_totals(found: Sequence[Trajectory]) -> dict[str, tuple[float, float]]:
 def _tensors(
     calls: Sequence[Call], pad: int, device: torch.device
 ) -> tuple[dict[str, Any], torch.Tensor]:
-    prompt = _up(max(len(c.prompt_ids) for c in calls))
-    completion = _up(max(len(c.completion_ids) for c in calls))
+    prompt = max(len(c.prompt_ids) for c in calls)
+    completion = max(len(c.completion_ids) for c in calls)
     prompt_ids = torch.full((len(calls), prompt), pad)
     completion_ids = torch.full((len(calls), completion), pad)
     prompt_mask, completion_mask = torch.zeros_like(prompt_ids), torch.zeros_like(completion_ids)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -182,9 +181,6 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    # Before torch is imported: threads that wait by spinning slow two busy processes on one
-    # machine many times over.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # It says at import that an optional CPU kernel is missing, which is harmless.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     sys.exit(console.run_command(cli))

@@ -91,6 +91,13 @@ class Lengths(Block):
     executor: Positive = 1024
 
 
+class Rates(Block):
+    """Peak learning rate of each role's adapter; one number sets both."""
+
+    designer: Real = 5e-6
+    executor: Real = 5e-6
+
+
 class Rollout(Block):
     """The shape of the tree: M designs a question, N executions a design."""
 
@@ -125,7 +132,7 @@ class Train(Block):
 
     steps: Count = 120
     questions: Positive = 8
-    learning_rate: Real = 5e-6
+    learning_rate: Rates = Rates()
     warmup_steps: Count = 10
     lr_scheduler: LrScheduler = "constant_with_warmup"  # does not change when `steps` grows
     loss_type: LossType = "dapo"
@@ -207,6 +214,13 @@ class Recipe(Block):
                     f"rollout.max_completion_tokens.{role} ({length}) leaves no room for a prompt"
                     f" in model.max_length ({self.model.max_length})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _one_adapter_has_one_rate(self) -> Recipe:
+        rates = self.train.learning_rate
+        if self.model.adapters == "shared" and rates.designer != rates.executor:
+            raise ValueError("model.adapters: shared has one learning rate; give one number")
         return self
 
 

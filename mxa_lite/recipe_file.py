@@ -18,6 +18,13 @@ _HERE = Path(__file__).parent
 SHIPPED = next(p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir())
 SET = "--set"
 _MAX_SHOWN = 5
+_ROLES = ("designer", "executor")
+# Blocks that one value may stand for: the key names that value is given to.
+SHORT_FORMS = {
+    "task": ("name",),
+    "rollout.max_completion_tokens": _ROLES,
+    "train.learning_rate": _ROLES,
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -74,9 +81,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _long(key: str, value: Any) -> Any:
     """The block that a short form stands for: `task: gsm8k`, `max_completion_tokens: 64`."""
-    names = {"task": ["name"], "rollout.max_completion_tokens": ["designer", "executor"]}.get(key)
+    names = SHORT_FORMS.get(key)
     short = names and value is not None and not isinstance(value, dict)
-    return dict.fromkeys(names or [], value) if short else value
+    return dict.fromkeys(names or (), value) if short else value
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any], prefix: str = "") -> dict[str, Any]:

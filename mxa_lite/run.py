@@ -36,6 +36,7 @@ from mxa_lite.trainer import RoleTrainer, checkpoint_name, latest_checkpoint
 from mxa_lite.tree import Question, Tree
 
 COLD = checkpoint_name(0)
+TINY = 20_000_000  # parameters; below this a second CPU thread costs more than it brings
 
 
 @contextlib.contextmanager
@@ -50,13 +51,29 @@ def sampler_for(recipe: Recipe, policy: models.Policy) -> Iterator[Sampler]:
 
 def load_policy(recipe: Recipe) -> models.Policy:
     """The policy with fresh adapters; threads set, libraries told to be quiet."""
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
     for name in ("transformers", "trl", "peft", "bitsandbytes", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    return models.load(recipe)
+    policy = models.load(recipe)
+    set_threads(recipe, policy)
+    return policy
+
+
+def set_threads(recipe: Recipe, policy: models.Policy) -> None:
+    """`threads` of the recipe, else one for a tiny model and torch's own choice for others.
+
+    Seen on two cores: a decoding step of the embedded model (8 rows) takes 6 ms with one thread and
+    8 to 30 ms with two, which mostly wait for each other; SmolLM2-135M (4 rows) takes 128 and 148
+    ms, and its training step 12 and 7 s.
+    """
+    tiny = policy.model.num_parameters() < TINY
+    if recipe.threads or tiny:
+        torch.set_num_threads(recipe.threads or 1)
+    why = (
+        "the recipe asks for it" if recipe.threads else f"the model is {'' if tiny else 'not '}tiny"
+    )
+    policy.notes.append(f"{torch.get_num_threads()} CPU threads: {why}")
 
 
 def questions_for(

@@ -53,7 +53,7 @@ def config(recipe: Recipe, folder: Path) -> GRPOConfig:
     return GRPOConfig(
         output_dir=str(folder),
         max_steps=train.steps,
-        learning_rate=train.learning_rate,
+        learning_rate=train.learning_rate.executor,
         lr_scheduler_type=train.lr_scheduler,
         warmup_steps=train.warmup_steps,
         weight_decay=train.weight_decay,
@@ -131,9 +131,21 @@ class RoleTrainer(GRPOTrainer):
         self.limits = {"designer": limits.designer, "executor": limits.executor}
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """One AdamW over both adapters; an adapter without gradient is not moved by it."""
+        """One AdamW over both adapters; an adapter without gradient is not moved by it.
+
+        The designer's adapter is in parameter groups of its own, for its own learning rate.
+        """
         self.policy.model.set_requires_grad(list(self.policy.names), True)
-        return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        rates = self.recipe.train.learning_rate
+        if rates.designer == rates.executor:
+            return optimizer
+        own = {id(p) for n, p in self.policy.model.named_parameters() if ".designer." in n}
+        for group in list(optimizer.param_groups):
+            designer = [p for p in group["params"] if id(p) in own]
+            group["params"] = [p for p in group["params"] if id(p) not in own]
+            optimizer.add_param_group(group | {"params": designer, "lr": rates.designer})
+        return optimizer
 
     def training_step(
         self, model: Any, inputs: Any, num_items_in_batch: Any = None
@@ -151,7 +163,7 @@ class RoleTrainer(GRPOTrainer):
             self.processing_class.pad_token_id,
             self.policy.device,
         )
-        self.numbers = _counted(batches, len(found))
+        self.numbers = _counted(batches, len(found)) | {"lr": self._rate_of(roles[-1])}
         total = torch.zeros((), device=self.policy.device)
         for batch in batches:
             if self.interrupted():
@@ -221,9 +233,13 @@ class RoleTrainer(GRPOTrainer):
         self.numbers |= {
             "loss": finite(logs["loss"]),
             "grad_norm": finite(logs.get("grad_norm")),
-            "lr": logs.get("learning_rate"),
         }
         self.on_step(self.state.global_step, self.trees, self.numbers)
+
+    def _rate_of(self, role: str) -> float:
+        """The learning rate of this step; that of a designer's own groups stands last."""
+        groups = self.optimizer.param_groups
+        return float(groups[-1 if role == "designer" else 0]["lr"])
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write under TRL's name, then rename: a folder called step-NNNNN is always complete."""

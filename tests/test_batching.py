@@ -8,9 +8,25 @@ import pytest
 import torch
 from made_trees import call, trees
 
-from mxa_lite.batching import Trajectory, micro_batches, pack, role_totals, trajectories
+from mxa_lite.batching import (
+    Trajectory,
+    micro_batches,
+    pack,
+    padded_tokens,
+    role_totals,
+    trajectories,
+)
+from mxa_lite.tree import Call
 
 CPU = torch.device("cpu")
+
+
+def sized(prompt: int, completion: int) -> Call:
+    """A call of so many tokens."""
+    made = call(random.Random(0), "a", 1.0)
+    made.prompt_ids, made.completion_ids = [1] * prompt, [1] * completion
+    made.logps = [0.0] * completion
+    return made
 
 
 def test_only_the_learning_roles_have_trajectories() -> None:
@@ -39,15 +55,28 @@ def test_a_micro_batch_holds_one_role_and_one_temperature() -> None:
 def test_padded_tokens_stay_under_the_budget_and_the_longest_come_first() -> None:
     rng = random.Random(1)
     calls = [call(rng, "a", 1.0) for _ in range(40)]
-    batches = list(pack(calls, 300))
+    batches = pack(calls, 300)
     assert sum(map(len, batches)) == 40
-    lengths = [max(-(-len(c.prompt_ids) // 8) for c in some) for some in batches]
-    assert lengths == sorted(lengths, reverse=True)
+    sizes = [padded_tokens(some) for some in batches]
+    assert sizes == sorted(sizes, reverse=True)
     found = [Trajectory("executor", c) for c in calls]
     for batch in micro_batches(found, 300, 0, CPU):
         inputs = batch.inputs
         rows = len(inputs["advantages"])
         assert rows == 1 or inputs["prompt_ids"].numel() + inputs["completion_ids"].numel() <= 300
+
+
+def test_rows_of_unlike_length_are_kept_apart() -> None:
+    """Ten rows of 40 + 10 tokens and ten of 20 + 30, fixed cost 2000 // 32 = 62 a micro-batch: two
+    rectangles of 500 tokens waste nothing; one of 20 x (40 + 30) would waste 400."""
+    calls = [sized(40, 10) for _ in range(10)] + [sized(20, 30) for _ in range(10)]
+    assert [padded_tokens(some) for some in pack(calls, 2000)] == [500, 500]
+
+
+def test_rows_of_almost_equal_length_share_a_micro_batch() -> None:
+    """Ten rows of 40 tokens and ten of 41: one token of padding a row costs less than a cut."""
+    calls = [sized(30, 10) for _ in range(10)] + [sized(31, 10) for _ in range(10)]
+    assert [len(some) for some in pack(calls, 2000)] == [20]
 
 
 def test_no_row_is_lost_or_doubled() -> None:

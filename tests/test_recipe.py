@@ -6,7 +6,7 @@ import yaml
 from mxa_lite import recipe_file
 from mxa_lite.errors import InputError
 from mxa_lite.plan import plan
-from mxa_lite.recipe import GPU_PRESETS, Recipe, diff, flat
+from mxa_lite.recipe import GPU_PRESETS, Rates, Recipe, diff, flat
 from mxa_lite.recipe_file import dump, find, load, shipped
 
 MINIMAL = "model: {name: embedded}\ntask: arithmetic\n"
@@ -48,7 +48,8 @@ def test_paper_recipes_have_the_paper_s_setting():
     for name in ("paper-math", "paper-code", "paper-mixed"):
         recipe = load(name)
         assert (recipe.rollout.designs, recipe.rollout.executions) == (4, 4)
-        assert (recipe.train.questions, recipe.train.learning_rate) == (8, 5e-6)
+        assert recipe.train.questions == 8
+        assert recipe.train.learning_rate == Rates(designer=5e-6, executor=5e-6)
         assert (recipe.schedule.period, recipe.schedule.first) == (30, "executor")
         assert recipe.rollout.max_completion_tokens.executor == 8192
 
@@ -85,8 +86,16 @@ def test_a_number_with_a_leading_zero_is_decimal():
 
 @pytest.mark.parametrize("text", ["5e-6", "5E-6", "0.000005", "5.0e-06"])
 def test_yaml_numbers_without_a_point_are_numbers(write, text):
-    assert load(write(MINIMAL + f"train: {{learning_rate: {text}}}\n")).train.learning_rate == 5e-6
-    assert load("arithmetic", [f"train.learning_rate={text}"]).train.learning_rate == 5e-6
+    written = load(write(MINIMAL + f"train: {{learning_rate: {text}}}\n"))
+    for recipe in (written, load("arithmetic", [f"train.learning_rate={text}"])):
+        assert recipe.train.learning_rate == Rates(designer=5e-6, executor=5e-6)
+
+
+def test_one_adapter_for_both_roles_has_one_learning_rate():
+    rates = "train.learning_rate={designer: 2e-3, executor: 1e-3}"
+    assert load("arithmetic", [rates]).train.learning_rate.designer == 2e-3
+    with pytest.raises(InputError, match="shared has one learning rate"):
+        load("arithmetic", [rates, "model.adapters=shared"])
 
 
 def test_off_and_no_are_read_by_the_type_of_the_key(write):
@@ -137,7 +146,7 @@ def test_a_recipe_may_not_extend_itself(write):
         (["schedule.mode=both"], "schedule.mode is \"both\"; allowed: 'stagewise'"),
         (["train.steps=many"], "train.steps must be a valid integer"),
         (["train.steps=true"], "train.steps must be a number"),
-        (["train.learning_rate=nan"], "train.learning_rate must be a finite number"),
+        (["train.learning_rate=nan"], "train.learning_rate.designer must be a finite number"),
         (["rollout.designs=0"], "rollout.designs must be greater than 0"),
         (["lora=3"], "lora must be a block of keys"),
         (["model.max_length=50"], "leaves no room for a prompt"),

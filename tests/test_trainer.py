@@ -13,7 +13,7 @@ from made_trees import trees
 
 from mxa_lite import models
 from mxa_lite.engine import Engine, Request
-from mxa_lite.recipe import Recipe
+from mxa_lite.recipe import Rates, Recipe
 from mxa_lite.trainer import RoleTrainer
 from mxa_lite.tree import Tree
 
@@ -81,6 +81,23 @@ def test_several_micro_batches_take_the_step_of_one(
     assert counts[0] > counts[1] == 2  # one per role
     for key in weights[0]:
         assert torch.allclose(weights[0][key], weights[1][key], atol=1e-5, rtol=0)
+
+
+def test_each_role_learns_at_its_own_rate(whole: Recipe, tmp_path: Path) -> None:
+    """Plain SGD: half the rate moves a weight by half as much; the log shows the learner's rate."""
+    moved = {}
+    for name, rates in (("one", {"designer": 1.0}), ("half", {"designer": 0.5})):
+        train_ = whole.train.model_copy(
+            update={"learning_rate": Rates(executor=1.0, **rates), "weight_decay": 0.0}
+        )
+        recipe = whole.model_copy(update={"train": train_})
+        cold = models.load(recipe)
+        policy, seen = train(recipe, tmp_path / name, lambda step: ("designer",))
+        before, after = adapter(cold, "designer"), adapter(policy, "designer")
+        moved[name] = torch.cat([(after[k] - before[k]).flatten() for k in before])
+        assert seen[0]["lr"] == rates["designer"]
+    assert moved["one"].abs().max() > 1e-4
+    assert torch.allclose(moved["half"] * 2, moved["one"], atol=1e-5)
 
 
 @pytest.mark.parametrize("loss_type", ["bnpo", "cispo", "sapo", "luspo", "vespo"])
