@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,3 +163,26 @@ def export(
     getattr(exports, f"export_{form}")(run, recipe, target)
     for folder in sorted(target.iterdir()):
         click.echo(folder)
+
+
+@cli.command()
+@click.option("--model", default="embedded", help="A local folder or a Hub id.")
+@sets_option
+@json_option
+def bench(model: str, sets: tuple[str, ...], as_json: bool) -> None:
+    """This machine's rollout, sandbox and update speed, as ratios; takes some minutes."""
+    from mxa_lite import loaders, recipe_file
+
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler says when it starts
+    sets = (f"model.name={model}", *sets)
+    loaders.unsloth_first(recipe_file.load("arithmetic", sets).model)
+    with console.stdout_for_json(as_json):
+        from mxa_lite.bench import bench as measure
+        from mxa_lite.bench import described
+
+        result = measure(sets, lambda text: click.echo(f"measuring: {text}", err=True))
+    if as_json:
+        console.print_json(result)
+        return
+    for line in described(result):
+        click.echo(line)

@@ -21,6 +21,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from mxa_lite.errors import RunError
 from mxa_lite.models import Policy
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # batch sizes generated in
@@ -246,7 +247,10 @@ class Engine:
             return self._batch(batch, requests, prompts)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
-                raise
+                raise RunError(
+                    "out of memory in generating a single completion; lower"
+                    " rollout.max_completion_tokens or model.max_length"
+                ) from None
         torch.cuda.empty_cache()
         self.stats.out_of_memory += 1
         half = len(batch) // 2

@@ -62,7 +62,7 @@ def execute(
     calls: list[dict[str, Any]] = []
     checked = check(source, limits.max_calls)
     if checked.outcome is not None:
-        ended = Ended(0, checked.outcome, None, [], "", "", checked.error, 0.0)
+        ended = Ended(0, checked.outcome, None, [], "", "", checked.error, 0.0, 0.0)
     else:
         with Sandbox(limits, require) as sandbox:
             ended = _run(sandbox, Job(source, question, kind, seed), reply_fn, calls)

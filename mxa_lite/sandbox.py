@@ -319,7 +319,9 @@ class Sandbox:
         outcome, error = run.outcome(status, reason)
         out, err = self._output(run, "out"), self._output(run, "err")
         message = run.message if outcome in (Outcome.OK, Outcome.NO_CALLS) else None
-        run.done(Ended(run.number, outcome, message, run.nodes, out, err, error, run.used), status)
+        wall = time.monotonic() - run.started
+        ended = Ended(run.number, outcome, message, run.nodes, out, err, error, run.used, wall)
+        run.done(ended, status)
 
     def _output(self, run: Run, name: str) -> str:
         path = os.path.join(self._folder, f"{run.number}.{name}")

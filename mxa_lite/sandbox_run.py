@@ -92,7 +92,8 @@ class ToolRequest:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a script ended. message: the answering message, as sent; seconds: its own time."""
+    """How a script ended. message: the answering message, as sent; seconds: its own time; wall:
+    from when the server was given it until it was reaped."""
 
     job: int
     outcome: Outcome
@@ -102,6 +103,7 @@ class Ended:
     stderr: str
     error: str | None
     seconds: float
+    wall: float
 
 
 Done = Callable[[Ended, int], None]  # how it ended, and its exit status

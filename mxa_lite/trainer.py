@@ -21,6 +21,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from mxa_lite.batching import MicroBatch, micro_batches, trajectories
 from mxa_lite.engine import seed_of
+from mxa_lite.errors import RunError
 from mxa_lite.models import Policy, autocast, exact_adapters
 from mxa_lite.recipe import Recipe
 from mxa_lite.tree import Tree
@@ -118,6 +119,8 @@ class RoleTrainer(GRPOTrainer):
         self.interrupted = interrupted
         self.trees: list[Tree] = []
         self.numbers: dict[str, Any] = {}
+        self.tokens = recipe.train.tokens_per_micro_batch
+        self.out_of_memory = 0  # updates that were begun again in this run
         with exact_adapters(policy.model):
             super().__init__(
                 model=policy.model,
@@ -150,20 +153,39 @@ class RoleTrainer(GRPOTrainer):
     def training_step(
         self, model: Any, inputs: Any, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Roll out, then one backward pass per micro-batch; the caller takes the optimizer step."""
+        """Roll out, then one backward pass per micro-batch; the caller takes the optimizer step.
+
+        When memory runs out the budget of a micro-batch is halved, for the rest of the run too,
+        and the update begins again from the same trees. Raises RunError when a single row is too
+        much.
+        """
         step = self.state.global_step + 1
         roles = self.roles(step)
         self.trees = self.rollout(step)
-        torch.manual_seed(seed_of((self.recipe.seed, step, "dropout")) % 2**32)
-        self.policy.learning()
         found = trajectories(self.trees, roles)
-        batches = micro_batches(
-            found,
-            self.recipe.train.tokens_per_micro_batch,
-            self.processing_class.pad_token_id,
-            self.policy.device,
-        )
-        self.numbers = _counted(batches, len(found)) | {"lr": self._rate_of(roles[-1])}
+        while True:
+            torch.manual_seed(seed_of((self.recipe.seed, step, "dropout")) % 2**32)
+            self.policy.learning()
+            batches = micro_batches(
+                found, self.tokens, self.processing_class.pad_token_id, self.policy.device
+            )
+            self.numbers = _counted(batches, len(found)) | {"lr": self._rate_of(roles[-1])}
+            try:
+                return self._backward(model, batches)
+            except torch.OutOfMemoryError:
+                longest = max((len(b.inputs["advantages"]) for b in batches), default=0)
+                if longest <= 1:
+                    raise RunError(
+                        f"step {step}: out of memory in the update of a single trajectory; lower"
+                        " rollout.max_completion_tokens or model.max_length"
+                    ) from None
+            model.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            self.out_of_memory += 1
+            self.tokens = max(padded_of(batch) for batch in batches) // 2
+
+    def _backward(self, model: Any, batches: list[MicroBatch]) -> torch.Tensor:
+        """Gradients of all micro-batches, added up; the summed loss."""
         total = torch.zeros((), device=self.policy.device)
         for batch in batches:
             if self.interrupted():
@@ -266,10 +288,13 @@ class RoleTrainer(GRPOTrainer):
         self.policy.load(Path(resume_from_checkpoint))
 
 
+def padded_of(batch: MicroBatch) -> int:
+    """Tokens of a micro-batch, padding included."""
+    return batch.inputs["prompt_ids"].numel() + batch.inputs["completion_ids"].numel()
+
+
 def _counted(batches: list[MicroBatch], found: int) -> dict[str, Any]:
-    padded = sum(
-        b.inputs["prompt_ids"].numel() + b.inputs["completion_ids"].numel() for b in batches
-    )
+    padded = sum(padded_of(batch) for batch in batches)
     real = sum(b.tokens for b in batches)
     return {
         "micro_batches": len(batches),
