@@ -243,6 +243,8 @@ class Run:
         update = time.monotonic() - self.rolled
         started = time.monotonic()
         self.folder.write_trees(step, trees)
+        engine = self.sampler.engine.reset()
+        out_of_memory = engine.out_of_memory + numbers.pop("out_of_memory")
         line = step_line(
             step,
             self.roles(step),
@@ -253,7 +255,6 @@ class Run:
         )
         line["stage"] = stage(self.recipe.schedule, step)
         line["engine"] = self.recipe.engine
-        engine = self.sampler.engine.reset()
         line["seconds"] = {
             **self.sampler.clock.seconds,
             "update": update,
@@ -263,7 +264,9 @@ class Run:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if torch.cuda.is_available():
             peak = torch.cuda.max_memory_allocated() / 2**20
-        line["memory"] = {"peak_mb": peak, "out_of_memory": engine.out_of_memory}
+        line["memory"] = {"peak_mb": peak, "out_of_memory": out_of_memory}
+        if out_of_memory:
+            self.say(f"step {step}: out of memory {out_of_memory} times, done again in halves")
         self.folder.add_metrics(line)
         self.steps_done += 1
         self._progress(line)

@@ -120,7 +120,7 @@ class RoleTrainer(GRPOTrainer):
         self.trees: list[Tree] = []
         self.numbers: dict[str, Any] = {}
         self.tokens = recipe.train.tokens_per_micro_batch
-        self.out_of_memory = 0  # updates that were begun again in this run
+        self.out_of_memory = 0  # how often the update of this step was begun again
         with exact_adapters(policy.model):
             super().__init__(
                 model=policy.model,
@@ -163,6 +163,7 @@ class RoleTrainer(GRPOTrainer):
         roles = self.roles(step)
         self.trees = self.rollout(step)
         found = trajectories(self.trees, roles)
+        self.out_of_memory = 0
         while True:
             torch.manual_seed(seed_of((self.recipe.seed, step, "dropout")) % 2**32)
             self.policy.learning()
@@ -255,6 +256,7 @@ class RoleTrainer(GRPOTrainer):
         self.numbers |= {
             "loss": finite(logs["loss"]),
             "grad_norm": finite(logs.get("grad_norm")),
+            "out_of_memory": self.out_of_memory,
         }
         self.on_step(self.state.global_step, self.trees, self.numbers)
 

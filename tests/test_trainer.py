@@ -13,6 +13,7 @@ from made_trees import trees
 
 from mxa_lite import models
 from mxa_lite.engine import Engine, Request
+from mxa_lite.errors import RunError
 from mxa_lite.recipe import Rates, Recipe
 from mxa_lite.trainer import RoleTrainer
 from mxa_lite.tree import Tree
@@ -224,3 +225,42 @@ def test_log_probs_of_training_are_those_of_sampling(tmp_path: Path) -> None:
     total, count = seen[0]["logp_gap"]["executor"]
     assert count == sum(len(c.completion_ids) for c in calls)
     assert total / count < 1e-5
+
+
+def test_out_of_memory_halves_the_micro_batches_and_repeats_the_update(
+    whole: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that cannot hold 300 tokens takes the same step as one that can hold all at once."""
+    train_ = whole.train.model_copy(update={"tokens_per_micro_batch": 100_000})
+    recipe = whole.model_copy(update={"train": train_})
+    both = lambda step: ("designer", "executor")  # noqa: E731
+    policy, _ = train(recipe, tmp_path / "large", both)
+    wanted = adapter(policy, "designer") | adapter(policy, "executor")
+
+    fits = RoleTrainer._get_per_token_logps_and_entropies
+
+    def small_memory(
+        self: RoleTrainer, model: Any, input_ids: torch.Tensor, *rest: Any, **named: Any
+    ) -> Any:
+        found = fits(self, model, input_ids, *rest, **named)
+        if input_ids.numel() > 300:
+            raise torch.OutOfMemoryError
+        return found
+
+    monkeypatch.setattr(RoleTrainer, "_get_per_token_logps_and_entropies", small_memory)
+    policy, seen = train(recipe, tmp_path / "small", both)
+    got = adapter(policy, "designer") | adapter(policy, "executor")
+    assert seen[0]["out_of_memory"] > 0
+    assert seen[0]["micro_batches"] > 2
+    assert all(torch.allclose(got[key], wanted[key], atol=1e-5, rtol=0) for key in wanted)
+
+
+def test_out_of_memory_with_a_single_trajectory_says_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(RoleTrainer, "_get_per_token_logps_and_entropies", no_memory)
+    with pytest.raises(RunError, match="lower rollout"):
+        train(small("train.steps=1"), tmp_path, lambda step: ("executor",))
