@@ -16,7 +16,7 @@ from mxa_lite.evaluate import single_trees
 from mxa_lite.execute import execute
 from mxa_lite.graders import Verdict
 from mxa_lite.recipe import Recipe
-from mxa_lite.rollout import Sampler, Shape, call_of
+from mxa_lite.rollout import Sampler, Shape, Waiting, call_of
 from mxa_lite.run import COLD, load_policy, sampler_for
 from mxa_lite.sandbox import CallRequest, Limits
 from mxa_lite.trainer import latest_checkpoint
@@ -67,12 +67,12 @@ class _Watched(Sampler):
         self.watch(design)
         return design
 
-    def _reply(self, wave: list[Any], completions: Sequence[Completion]) -> None:
-        for (_, event, request), completion in zip(wave, completions, strict=True):
-            call = call_of(request, completion, event.agent)
-            call.path = event.path
+    def _reply(self, made: list[tuple[Waiting, Completion]]) -> None:
+        for waiting, completion in made:
+            call = call_of(waiting.request, completion, waiting.event.agent)
+            call.path = waiting.event.path
             self.watch(call)
-        super()._reply(wave, completions)
+        super()._reply(made)
 
 
 @dataclass

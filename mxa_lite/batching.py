@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ class MicroBatch:
     scale: float
     sampled: torch.Tensor
     tokens: int  # real tokens, prompt and completion
+    rows: int  # real rows; those after them are filling
 
 
 def trajectories(trees: Iterable[Tree], roles: Sequence[str]) -> list[Trajectory]:
@@ -88,18 +89,22 @@ def padded_tokens(calls: Sequence[Call]) -> int:
     return len(calls) * width
 
 
+Totals = dict[str, tuple[float, float]]
+
+
 def micro_batches(
     found: Sequence[Trajectory],
     tokens: int,
     pad: int,
     device: torch.device,
+    totals: Totals | None = None,
 ) -> list[MicroBatch]:
-    """Micro-batches of a step.
+    """Micro-batches of a step, role after role. totals: of all processes, where there are more.
 
     Rows whose advantage is exactly 0 give no gradient (there is no KL or entropy term): they count
     in every mean but are not computed.
     """
-    totals = role_totals(found)
+    totals = role_totals(found) if totals is None else totals
     batches = []
     for role, temperature in sorted({(t.role, t.call.temperature) for t in found}):
         calls = [
@@ -112,11 +117,12 @@ def micro_batches(
             inputs, sampled = _tensors(some, pad, device)
             inputs["num_items_in_batch"] = torch.tensor(items, device=device)
             real = sum(len(c.prompt_ids) + len(c.completion_ids) for c in some)
-            batches.append(MicroBatch(role, temperature, inputs, len(some) / rows, sampled, real))
+            scale = len(some) / rows
+            batches.append(MicroBatch(role, temperature, inputs, scale, sampled, real, len(some)))
     return batches
 
 
-def role_totals(found: Sequence[Trajectory]) -> dict[str, tuple[float, float]]:
+def role_totals(found: Sequence[Trajectory]) -> Totals:
     """Role -> (loss tokens, rows), both weighted by the calls' loss weights."""
     return {
         role: (
@@ -125,6 +131,61 @@ def role_totals(found: Sequence[Trajectory]) -> dict[str, tuple[float, float]]:
         )
         for role in {t.role for t in found}
     }
+
+
+def summed(parts: Iterable[Totals]) -> Totals:
+    """The totals of several processes, added up."""
+    found: Totals = {}
+    for part in parts:
+        for role, (tokens, rows) in part.items():
+            before = found.get(role, (0.0, 0.0))
+            found[role] = (before[0] + tokens, before[1] + rows)
+    return found
+
+
+def levelled(
+    batches: Sequence[MicroBatch], rows: dict[str, list[int]], pad: int, device: torch.device
+) -> list[MicroBatch]:
+    """Micro-batches of exactly `rows` rows each, role after role, since processes go in step.
+
+    Rows that are missing are filled up by ones of two tokens whose advantage and weight are 0.
+    """
+    found = []
+    for role, counts in sorted(rows.items()):
+        mine = iter([batch for batch in batches if batch.role == role])
+        for count in counts:
+            batch = next(mine, None) or _empty(role, pad, device)
+            found.append(_filled(batch, count, pad))
+    return found
+
+
+def _empty(role: str, pad: int, device: torch.device) -> MicroBatch:
+    one = torch.full((1, 1), pad, device=device)
+    inputs = {
+        "prompt_ids": one,
+        "prompt_mask": torch.ones_like(one),
+        "completion_ids": one,
+        "completion_mask": torch.ones_like(one),
+        "advantages": torch.zeros(1, device=device),
+        "num_items_in_batch": torch.tensor(1.0, device=device),
+    }
+    return MicroBatch(role, 1.0, inputs, 0.0, torch.zeros(1, 1, device=device), 0, 0)
+
+
+def _filled(batch: MicroBatch, count: int, pad: int) -> MicroBatch:
+    rows = len(batch.inputs["advantages"])
+    inputs = dict(batch.inputs)
+    for name, column in (("prompt", -1), ("completion", 0)):
+        ids, mask = inputs[f"{name}_ids"], inputs[f"{name}_mask"]
+        inputs[f"{name}_ids"] = torch.cat([ids, ids.new_full((count - rows, ids.shape[1]), pad)])
+        more = mask.new_zeros(count - rows, mask.shape[1])
+        more[:, column] = 1
+        inputs[f"{name}_mask"] = torch.cat([mask, more])
+    zeros = batch.inputs["advantages"].new_zeros(count - rows)
+    inputs["advantages"] = torch.cat([batch.inputs["advantages"], zeros])
+    more = batch.sampled.new_zeros(count - rows, batch.sampled.shape[1])
+    sampled = torch.cat([batch.sampled, more])
+    return replace(batch, inputs=inputs, scale=batch.scale * count / rows, sampled=sampled)
 
 
 def _tensors(

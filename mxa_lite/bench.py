@@ -273,7 +273,7 @@ class OneRectangle(RoleTrainer):
         self.policy.learning()
         self.policy.activate(role)
         sampled = torch.zeros(rows, new, device=device)
-        self._micro = MicroBatch(role, 1.0, batch, 1.0, sampled, rows * (prompt + new))
+        self._micro = MicroBatch(role, 1.0, batch, 1.0, sampled, rows * (prompt + new), rows)
         self.numbers = {"logp_gap": {}, "entropy": {}}
         return super(RoleTrainer, self).training_step(model, batch, None)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -84,6 +86,27 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
     # Of several processes (accelerate launch) the first one may have begun to write already.
     if os.environ.get("RANK", "0") == "0" and output.is_dir() and any(output.iterdir()):
         raise InputError(f"--output {output}: is not empty; add --resume, or name another folder")
+
+
+class Interrupts:
+    """Ctrl-C asks the run to stop at the next safe point; a second one stops it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before = signal.getsignal(signal.SIGINT)
+
+    def __enter__(self) -> Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        click.echo("\nstopping; a checkpoint is saved first (Ctrl-C again: at once)", err=True)
 
 
 def run_command(command: click.Command) -> int:

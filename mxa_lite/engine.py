@@ -1,33 +1,23 @@
 """Batched generation: many waiting calls in, completions with their log-probs out.
 
-Every call draws from its own generator, seeded by its key, so what a call says depends on the
-recipe and not on who shares its batch: Gumbel noise is added per row inside stock `generate`, which
-then takes the largest (https://en.wikipedia.org/wiki/Gumbel_distribution#Gumbel_reparametrization_tricks).
+What a call says depends on the recipe and not on who shares its batch; `noise.py` says how.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import (
-    DynamicCache,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 
 from mxa_lite.errors import RunError
 from mxa_lite.models import Policy
+from mxa_lite.noise import GumbelNoise, HalfEnded, seed_of
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # batch sizes generated in
 STEP = 16  # prompts are padded to a multiple of this, and at least to it
-NOISE = 1 << 14  # random numbers drawn at once per row, at most
-SMALL = 8  # batches below this size are not worth splitting
 
 
 @dataclass(frozen=True)
@@ -66,80 +56,12 @@ class EngineStats:
     batches: list[tuple[int, int]] = field(default_factory=list)
 
 
-def seed_of(key: tuple[Any, ...]) -> int:
-    """A 63-bit seed from a key, the same on every machine and in every process."""
-    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
-
-
 def bucket(size: int, sizes: Sequence[int] = ROWS) -> int:
     """The smallest allowed size that holds `size`; multiples of the largest beyond it."""
     for allowed in sizes:
         if size <= allowed:
             return allowed
     return -(-size // sizes[-1]) * sizes[-1]
-
-
-class GumbelNoise(LogitsProcessor):
-    """Temperature and per-row noise, then the log-prob of the token that argmax will take."""
-
-    def __init__(self, seeds: list[int], temperatures: list[float], device: torch.device) -> None:
-        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        self.temperatures = torch.tensor(temperatures, device=device)[:, None]
-        self.logps: list[torch.Tensor] = []
-        self.chunk = torch.empty(len(seeds), 0, 0, device=device)
-        self.used = self.spare = 0
-
-    def keep(self, rows: list[int]) -> None:
-        """Go on with these rows only, each where its own noise stands."""
-        self.generators = [self.generators[row] for row in rows]
-        self.temperatures = self.temperatures[rows]
-        self.chunk = self.chunk[rows]
-
-    def start(self, rows: int) -> None:
-        """Begin a batch of `rows`, those beyond our own being copies of the first."""
-        self.logps = []
-        self.spare = rows - len(self.generators)
-
-    def _noise(self, vocabulary: int) -> torch.Tensor:
-        """(rows, vocabulary) uniform numbers; drawn in chunks whose size the vocabulary decides."""
-        if self.used == self.chunk.shape[1]:
-            steps = max(1, NOISE // vocabulary)
-            drawn = [
-                torch.rand(steps, vocabulary, generator=g, device=self.chunk.device)
-                for g in self.generators
-            ]
-            self.chunk, self.used = torch.stack(drawn), 0
-        self.used += 1
-        return self._filled(self.chunk[:, self.used - 1])
-
-    def _filled(self, rows: torch.Tensor) -> torch.Tensor:
-        return torch.cat([rows, rows[:1].expand(self.spare, -1)]) if self.spare else rows
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        temperatures = self._filled(self.temperatures)
-        scaled = scores.float() / torch.where(temperatures == 0, 1.0, temperatures)
-        uniform = self._noise(scores.shape[-1]).clamp(min=1e-20)
-        gumbel = -torch.log(-torch.log(uniform).clamp(max=-1e-20))
-        noisy = torch.where(temperatures == 0, scaled, scaled + gumbel)
-        chosen = noisy.argmax(-1, keepdim=True)
-        self.logps.append((scaled.gather(-1, chosen) - scaled.logsumexp(-1, keepdim=True))[:, 0])
-        return noisy
-
-
-class HalfEnded(StoppingCriteria):
-    """Stops a batch when at most half of its rows still go on, since ended rows cost as much."""
-
-    def __init__(self, rows: int, ends: list[int]) -> None:
-        self.rows = rows
-        self.ends = torch.tensor(ends)
-        self.ended = torch.zeros(rows, dtype=torch.bool)
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        last = input_ids[: self.rows, -1:].cpu()
-        self.ended |= (last == self.ends).any(1)
-        going = self.rows - int(self.ended.sum())
-        stop = self.rows >= SMALL and going <= self.rows // 2
-        return torch.full((len(input_ids),), stop, device=input_ids.device)
 
 
 @dataclass
@@ -159,13 +81,53 @@ class Rows:
             self.cache.batch_select_indices(chosen)
 
 
-class Engine:
+class Waves:
+    """Takes calls as they come and makes them together when every script waits.
+
+    patience: seconds that scripts are waited for while calls are under way; None: no limit.
+    """
+
+    patience: float | None = None
+
+    def __init__(self) -> None:
+        self._tickets = 0
+        self._pending: dict[int, tuple[tuple[Any, ...], Request]] = {}
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        raise NotImplementedError
+
+    def submit(self, request: Request, order: tuple[Any, ...] = ()) -> int:
+        """Take a call; returns the ticket that `collect` names. A wave goes by `order`."""
+        self._tickets += 1
+        self._pending[self._tickets] = order, request
+        return self._tickets
+
+    def cancel(self, ticket: int) -> None:
+        """Forget a call nobody waits for any more."""
+        self._pending.pop(ticket, None)
+
+    def collect(self, idle: bool) -> list[tuple[int, Completion]]:
+        """The calls made since the last wave, once every live script waits (`idle`)."""
+        if not idle or not self._pending:
+            return []
+        wave = sorted(self._pending, key=lambda ticket: self._pending[ticket][0])
+        requests = [self._pending[ticket][1] for ticket in wave]
+        self._pending = {}
+        return list(zip(wave, self.generate(requests), strict=True))
+
+    def finish(self) -> None:
+        """No more calls come; those that are left are forgotten."""
+        self._pending = {}
+
+
+class Engine(Waves):
     """Generates for both roles of a policy. Batches by role, sorted by length, in fixed buckets.
 
     generation_tokens bounds rows x (prompt + completion) of one batch, and so its KV cache.
     """
 
     def __init__(self, policy: Policy, max_length: int, generation_tokens: int) -> None:
+        super().__init__()
         self.policy = policy
         self.max_length = max_length
         self.generation_tokens = generation_tokens
@@ -242,7 +204,7 @@ class Engine:
     def _attempt(
         self, batch: list[int], requests: Sequence[Request], prompts: list[tuple[list[int], bool]]
     ) -> list[tuple[int, Completion]]:
-        """Generate a batch; when memory runs out, in halves."""
+        """A batch; when memory runs out, its halves."""
         try:
             return self._batch(batch, requests, prompts)
         except torch.OutOfMemoryError:

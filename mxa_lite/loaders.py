@@ -7,6 +7,7 @@ subclass of a TRL trainer must be defined after it.
 from __future__ import annotations
 
 import importlib.util
+import os
 
 from mxa_lite.errors import InputError
 from mxa_lite.recipe import Model
@@ -34,6 +35,8 @@ def choose_loader(model: Model) -> tuple[str, str]:
         if not unsloth_installed():
             raise InputError(f"model.loader is unsloth, which is not installed: {GET_UNSLOTH}")
         return "unsloth", "the recipe asks for it"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return "plain", "several processes; Unsloth is for one GPU"
     if not accelerator():
         return "plain", "no GPU here; Unsloth's kernels need one"
     if not unsloth_installed():

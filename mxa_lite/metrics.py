@@ -67,6 +67,7 @@ def step_line(
     counts = outcomes(trees, executions)
     total = sum(counts.values())
     rest = dict(numbers)
+    padded = rest.pop("padded_tokens")
     means = {
         name: {role: summed / count for role, (summed, count) in rest.pop(name).items() if count}
         for name in ("logp_gap", "entropy")
@@ -107,6 +108,22 @@ def step_line(
             "prompt": sum(len(c.prompt_ids) for some in calls.values() for c in some),
             "completion": sum(len(c.completion_ids) for some in calls.values() for c in some),
         },
+        "padding_waste": 1 - rest["trained_tokens"] / padded if padded else 0.0,
         **means,
         **rest,
     }
+
+
+def merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The trainer's numbers of several processes as one; loss and gradient norm are common."""
+    found = dict(parts[0])
+    for key in ("micro_batches", "trajectories", "trained_rows", "trained_tokens", "padded_tokens"):
+        found[key] = sum(part[key] for part in parts)
+    found["out_of_memory"] = sum(part["out_of_memory"] for part in parts)
+    for key in ("logp_gap", "entropy"):
+        roles = sorted({role for part in parts for role in part[key]})
+        sums = {role: [part[key][role] for part in parts if role in part[key]] for role in roles}
+        found[key] = {
+            role: [sum(c) for c in zip(*some, strict=True)] for role, some in sums.items()
+        }
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,7 +167,7 @@ def _plain_base(model: Model, dtype: torch.dtype) -> tuple[Any, Any]:
             name,
             dtype=dtype,
             quantization_config=quantization,
-            device_map={"": 0} if accelerator() else None,
+            device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if accelerator() else None,
         )
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

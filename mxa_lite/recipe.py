@@ -92,7 +92,10 @@ class Lengths(Block):
 
 
 class Rates(Block):
-    """Peak learning rate of each role's adapter; one number sets both."""
+    """Peak learning rate of each role's adapter; one number sets both.
+
+    An adapter that both share takes the executor's.
+    """
 
     designer: Real = 5e-6
     executor: Real = 5e-6
@@ -199,7 +202,7 @@ class Recipe(Block):
     cold_start: ColdStart = ColdStart()
     eval: Eval = Eval()
     sandbox: SandboxSpec = SandboxSpec()
-    engine: Literal["waves"] = "waves"
+    engine: Literal["waves", "continuous"] = "waves"
     gpu: Literal["none", "8gb", "12gb", "16gb", "24gb"] = "none"
     generation_tokens: Positive = 65_536
     threads: Positive | None = None
@@ -214,13 +217,6 @@ class Recipe(Block):
                     f"rollout.max_completion_tokens.{role} ({length}) leaves no room for a prompt"
                     f" in model.max_length ({self.model.max_length})"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _one_adapter_has_one_rate(self) -> Recipe:
-        rates = self.train.learning_rate
-        if self.model.adapters == "shared" and rates.designer != rates.executor:
-            raise ValueError("model.adapters: shared has one learning rate; give one number")
         return self
 
 

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from mxa_lite import answers, prompts
 from mxa_lite.check import check
-from mxa_lite.engine import Completion, Engine, Request, seed_of
+from mxa_lite.engine import Completion, Engine, Request
+from mxa_lite.noise import seed_of
 from mxa_lite.recipe import Recipe
 from mxa_lite.sandbox import CallRequest, Ended, Job, Sandbox
 from mxa_lite.sandbox_child import path_key
@@ -64,6 +65,16 @@ class _Running:
     execution: Execution
     numbers: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A call of job `job` that waits for the model."""
+
+    job: int
+    running: _Running
+    event: CallRequest
+    request: Request
 
 
 class Sampler:
@@ -158,30 +169,35 @@ class Sampler:
 
     def _execute(self, jobs: list[_Running], temperature: float) -> None:
         live: dict[int, _Running] = {}
-        waiting: list[tuple[_Running, CallRequest, Request]] = []
+        waiting: dict[int, Waiting] = {}
         with self.clock("execute_sandbox"):
             for job in jobs:
                 source = job.design.script or ""
                 seed = seed_of((*job.key, "script"))
                 question = job.question
                 live[self.sandbox.start(Job(source, question.text, question.kind, seed))] = job
-        while live:
-            with self.clock("execute_sandbox"):
-                for event in self.sandbox.poll(None):
-                    if isinstance(event, Ended):
-                        self._ended(live.pop(event.job), event)
-                        waiting = [call for call in waiting if call[1].job != event.job]
-                    elif event.job in live:
-                        job = live[event.job]
-                        waiting.append((job, event, self._request(job, event, temperature)))
-                waiting.sort(key=lambda call: (call[1].job, path_key(call[1].path)))
-                wave = waiting if self.sandbox.idle() else []
-            if wave:
-                waiting = []
-                with self.clock("execute_model"):
-                    completions = self.engine.generate([request for _, _, request in wave])
+        try:
+            while live:
                 with self.clock("execute_sandbox"):
-                    self._reply(wave, completions)
+                    for event in self.sandbox.poll(self.engine.patience if waiting else None):
+                        if isinstance(event, Ended):
+                            self._ended(live.pop(event.job), event)
+                            for ticket in [t for t, c in waiting.items() if c.job == event.job]:
+                                self.engine.cancel(ticket)
+                                del waiting[ticket]
+                        elif event.job in live:
+                            job = live[event.job]
+                            request = self._request(job, event, temperature)
+                            ticket = self.engine.submit(request, (event.job, path_key(event.path)))
+                            waiting[ticket] = Waiting(event.job, job, event, request)
+                    idle = self.sandbox.idle()
+                if waiting:
+                    with self.clock("execute_model"):
+                        made = self.engine.collect(idle)
+                    with self.clock("execute_sandbox"):
+                        self._reply([(waiting.pop(ticket), reply) for ticket, reply in made])
+        finally:
+            self.engine.finish()
 
     def _request(self, job: _Running, event: CallRequest, temperature: float) -> Request:
         number = job.numbers[event.path]
@@ -195,25 +211,21 @@ class Sampler:
             self.recipe.rollout.max_completion_tokens.executor,
         )
 
-    def _reply(
-        self,
-        wave: list[tuple[_Running, CallRequest, Request]],
-        completions: Sequence[Completion],
-    ) -> None:
+    def _reply(self, made: list[tuple[Waiting, Completion]]) -> None:
         spent: set[int] = set()
-        for (job, event, request), completion in zip(wave, completions, strict=True):
-            call = call_of(request, completion, event.agent)
-            call.path, call.number = event.path, int(request.key[-1])
-            job.execution.calls.append(call)
-            job.tokens += len(completion.completion_ids)
-            if job.tokens > self.recipe.rollout.max_tokens:
-                spent.add(event.job)
-        for _, event, _ in wave:
-            if event.job in spent:
-                self.sandbox.stop(event.job, Outcome.TOKEN_BUDGET)
-        for (_, event, _), completion in zip(wave, completions, strict=True):
-            if event.job not in spent:
-                self.sandbox.reply(event.job, event.id, completion.text)
+        for call, completion in made:
+            running = call.running
+            recorded = call_of(call.request, completion, call.event.agent)
+            recorded.path, recorded.number = call.event.path, int(call.request.key[-1])
+            running.execution.calls.append(recorded)
+            running.tokens += len(completion.completion_ids)
+            if running.tokens > self.recipe.rollout.max_tokens:
+                spent.add(call.job)
+        for job in spent:
+            self.sandbox.stop(job, Outcome.TOKEN_BUDGET)
+        for call, completion in made:
+            if call.job not in spent:
+                self.sandbox.reply(call.job, call.event.id, completion.text)
 
     def _ended(self, job: _Running, event: Ended) -> None:
         execution = job.execution

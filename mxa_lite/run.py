@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
 import resource
 import shutil
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -21,21 +19,34 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from mxa_lite import bootstrap, coldstart, embedded, evaluate, models, recipe_file, tasks
+from mxa_lite import (
+    bootstrap,
+    coldstart,
+    distributed,
+    embedded,
+    evaluate,
+    models,
+    recipe_file,
+    tasks,
+)
+from mxa_lite.console import Interrupts
+from mxa_lite.continuous import ContinuousEngine
 from mxa_lite.credit import GroupStats, assign
 from mxa_lite.doctor import versions
 from mxa_lite.engine import Engine
+from mxa_lite.errors import InputError
 from mxa_lite.graders import Grader
-from mxa_lite.metrics import step_line
+from mxa_lite.metrics import merged, step_line
 from mxa_lite.recipe import Recipe
 from mxa_lite.rollout import Sampler, Shape
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.sandbox import Limits, Sandbox
-from mxa_lite.schedule import learning_roles, stage
+from mxa_lite.schedule import learning_roles, questions_for, stage
 from mxa_lite.trainer import RoleTrainer, checkpoint_name, latest_checkpoint
 from mxa_lite.tree import Question, Tree
 
 COLD = checkpoint_name(0)
+LIBRARIES = ("transformers", "trl", "peft", "bitsandbytes", "accelerate")
 TINY = 20_000_000  # parameters; below this a second CPU thread costs more than it brings
 
 
@@ -44,14 +55,17 @@ def sampler_for(recipe: Recipe, policy: models.Policy) -> Iterator[Sampler]:
     """A sampler with its sandbox and grader started, as the recipe says."""
     box = recipe.sandbox
     limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
-    engine = Engine(policy, recipe.model.max_length, recipe.generation_tokens)
+    kind = ContinuousEngine if recipe.engine == "continuous" else Engine
+    if recipe.engine == "continuous" and policy.loader != "plain":
+        raise InputError("engine: continuous needs model.loader=plain; Unsloth has its own cache")
+    engine = kind(policy, recipe.model.max_length, recipe.generation_tokens)
     with Sandbox(limits, box.require) as sandbox, Grader(box.require, limits=limits) as grader:
         yield Sampler(engine, sandbox, grader, recipe)
 
 
 def load_policy(recipe: Recipe) -> models.Policy:
     """The policy with fresh adapters; threads set, libraries told to be quiet."""
-    for name in ("transformers", "trl", "peft", "bitsandbytes", "accelerate"):
+    for name in (*LIBRARIES, "ContinuousBatchingLogger"):
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -76,55 +90,6 @@ def set_threads(recipe: Recipe, policy: models.Policy) -> None:
     policy.notes.append(f"{torch.get_num_threads()} CPU threads: {why}")
 
 
-def questions_for(
-    train: Sequence[Question], weights: Sequence[float], seed: int, step: int, count: int
-) -> list[Question]:
-    """The `count` questions of step `step` (from 1), a pure function of its arguments.
-
-    Each source (questions of equal weight and task) gives its share of every batch and is gone
-    through in shuffled passes of its own.
-    """
-    sources: dict[str, list[Question]] = {}
-    share: dict[str, float] = {}
-    for question, weight in zip(train, weights, strict=True):
-        sources.setdefault(question.task, []).append(question)
-        share[question.task] = share.get(question.task, 0.0) + weight
-    total = sum(share.values())
-    quota = {name: int(count * share[name] / total) for name in sources}
-    by_rest = sorted(sources, key=lambda n: quota[n] - count * share[n] / total)
-    for name in by_rest[: count - sum(quota.values())]:
-        quota[name] += 1
-    chosen = []
-    for name, rows in sources.items():
-        for position in range((step - 1) * quota[name], step * quota[name]):
-            turn, place = divmod(position, len(rows))
-            order = list(range(len(rows)))
-            random.Random(f"{seed} {name} {turn}").shuffle(order)
-            chosen.append(rows[order[place]])
-    return chosen
-
-
-class Interrupts:
-    """Ctrl-C asks the run to stop at the next safe point; a second one stops it at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before = signal.getsignal(signal.SIGINT)
-
-    def __enter__(self) -> Interrupts:
-        self._before = signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        click.echo("\nstopping; a checkpoint is saved first (Ctrl-C again: at once)", err=True)
-
-
 class Run:
     """A run folder with its recipe, policy, sampler and questions."""
 
@@ -141,7 +106,9 @@ class Run:
         self.interrupts = Interrupts()
 
     def say(self, text: str) -> None:
-        """One plain line, above the progress bar when there is one."""
+        """One plain line, above the progress bar when there is one; the first process speaks."""
+        if not distributed.MAIN:
+            return
         seconds = int(time.monotonic() - self.started)
         tqdm.write(f"[{seconds // 60:3d}:{seconds % 60:02d}] {text}")
 
@@ -152,6 +119,11 @@ class Run:
             self.policy.load(target)
             return
         cold = self.recipe.cold_start
+        if distributed.SIZE > 1 and cold.method != "none":
+            raise InputError(
+                "cold_start: runs on one GPU; do `mxa-lite run RECIPE --set train.steps=0` first,"
+                " then launch the same command with --resume and without that"
+            )
         if cold.method == "bootstrap":
             bootstrap.Bootstrap(self.sampler, self.pick, self.folder, self.say).run()
         elif cold.method == "data":
@@ -161,10 +133,12 @@ class Run:
             self.say(f"cold start: at most {cold.steps} steps on {count} chats of {path.name}")
             losses = coldstart.warm_start(self.recipe, self.policy, self.sampler.engine, chats)
             self.say("cold start: loss " + ", ".join(f"{r} {x:.3f}" for r, x in losses.items()))
-        beside = self.folder.checkpoints / "cold.part"
-        shutil.rmtree(beside, ignore_errors=True)
-        self.policy.save(beside)
-        os.replace(beside, target)
+        if distributed.MAIN:
+            beside = self.folder.checkpoints / "cold.part"
+            shutil.rmtree(beside, ignore_errors=True)
+            self.policy.save(beside)
+            os.replace(beside, target)
+        distributed.wait()
 
     def pick(self, step: int, count: int) -> list[Question]:
         """The training questions of a step or round, each once."""
@@ -175,7 +149,7 @@ class Run:
     def evaluate(self, name: str) -> None:
         """Measure the policy as it stands into eval.json under `name`, unless it is there."""
         results = self.folder.read_json("eval.json")
-        if name in results or not self.held_out:
+        if name in results or not self.held_out or not distributed.MAIN:
             return
         self.say(f"evaluating ({name}) on {len(self.held_out)} held-out questions")
         results[name] = evaluate.measure(
@@ -222,7 +196,7 @@ class Run:
         recipe = self.recipe
         questions = questions_for(
             self.data.train, self.data.weights, recipe.seed, step, recipe.train.questions
-        )
+        )[distributed.RANK :: distributed.SIZE]
         shape = Shape(recipe.rollout.designs, recipe.rollout.executions, recipe.rollout.temperature)
         if recipe.method == "single_agent":
             trees = evaluate.single_trees(self.sampler, questions, shape, step)
@@ -242,14 +216,20 @@ class Run:
         """Write the step down and say how it went."""
         update = time.monotonic() - self.rolled
         started = time.monotonic()
+        numbers["out_of_memory"] += self.sampler.engine.reset().out_of_memory
+        parts = distributed.gathered((trees, self.groups, numbers))
+        if not distributed.MAIN:
+            return
+        shares = zip_longest(*(part[0] for part in parts))
+        trees = [tree for share in shares for tree in share if tree is not None]
         self.folder.write_trees(step, trees)
-        engine = self.sampler.engine.reset()
-        out_of_memory = engine.out_of_memory + numbers.pop("out_of_memory")
+        numbers = merged([part[2] for part in parts])
+        out_of_memory = numbers.pop("out_of_memory")
         line = step_line(
             step,
             self.roles(step),
             trees,
-            self.groups,
+            sum((part[1] for part in parts), GroupStats()),
             self.recipe.rollout.executions,
             numbers,
         )
@@ -303,9 +283,11 @@ class Run:
             return last
         if not steps:
             return self.folder.checkpoints / COLD
-        for leftover in self.folder.checkpoints.glob("checkpoint-*"):
-            shutil.rmtree(leftover)
-        self.folder.cut_after(done)
+        if distributed.MAIN:
+            for leftover in self.folder.checkpoints.glob("checkpoint-*"):
+                shutil.rmtree(leftover)
+            self.folder.cut_after(done)
+        distributed.wait()
         if done:
             self.say(f"resuming after step {done}")
         self.train_started = time.monotonic()
@@ -319,9 +301,15 @@ class Run:
                 self.rollout,
                 self.roles,
                 self.on_step,
-                lambda: interrupts.asked,
+                lambda: any(distributed.gathered(interrupts.asked)),
             )
-            self.bar = tqdm(total=steps, initial=done, disable=None, leave=False, unit="step")
+            self.bar = tqdm(
+                total=steps,
+                initial=done,
+                disable=None if distributed.MAIN else True,
+                leave=False,
+                unit="step",
+            )
             try:
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
             except KeyboardInterrupt:
@@ -367,22 +355,25 @@ def run(
     if resume and summary.get("steps") == recipe.train.steps:
         say(f"{output} is finished: {recipe.train.steps} steps; see {output / 'report.html'}")
         return
+    distributed.join()
     data = tasks.load(recipe.task, recipe.seed)
-    for note in data.notes:
-        say(note)
     policy = load_policy(recipe)
-    for note in policy.notes:
+    for note in [*data.notes, *policy.notes] if distributed.MAIN else []:
         say(note)
     if resume and summary:  # more steps than before: the end is measured again
         results = folder.read_json("eval.json")
         folder.write_json("eval.json", {k: v for k, v in results.items() if k == "cold"})
-    folder.create(recipe_file.dump(recipe, versions()))
+    if distributed.MAIN:
+        folder.create(recipe_file.dump(recipe, versions()))
+    distributed.wait()
     with sampler_for(recipe, policy) as sampler:
-        say(f"sandbox level {sampler.sandbox.level}")
         this = Run(recipe, folder, sampler, data)
+        this.say(f"sandbox level {sampler.sandbox.level}")
         this.cold_start()
         this.evaluate("cold")
         final = this.train()
+        if not distributed.MAIN:
+            return
         this.evaluate("final")
         this.swap(final)
         this.summary()

@@ -7,10 +7,12 @@ gradients are computed, so it gets none, and the optimizer leaves it alone.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,19 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from mxa_lite.batching import MicroBatch, micro_batches, trajectories
-from mxa_lite.engine import seed_of
+from mxa_lite import distributed
+from mxa_lite.batching import (
+    MicroBatch,
+    Trajectory,
+    levelled,
+    micro_batches,
+    role_totals,
+    summed,
+    trajectories,
+)
 from mxa_lite.errors import RunError
 from mxa_lite.models import Policy, autocast, exact_adapters
+from mxa_lite.noise import seed_of
 from mxa_lite.recipe import Recipe
 from mxa_lite.tree import Tree
 
@@ -86,6 +97,7 @@ def config(recipe: Recipe, folder: Path) -> GRPOConfig:
         report_to=train.report_to or "none",
         disable_tqdm=True,
         ignore_data_skip=True,
+        ddp_find_unused_parameters=True,  # the other role's adapter
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
@@ -126,7 +138,8 @@ class RoleTrainer(GRPOTrainer):
                 model=policy.model,
                 args=config(recipe, folder),
                 reward_funcs=_unused_reward,
-                train_dataset=Dataset.from_dict({"prompt": ["", ""]}),  # trees replace the rows
+                # rows for every process to begin a step with; trees replace them
+                train_dataset=Dataset.from_dict({"prompt": [""] * 2 * distributed.SIZE}),
                 processing_class=policy.tokenizer,
             )
         self.remove_callback(PrinterCallback)
@@ -141,7 +154,7 @@ class RoleTrainer(GRPOTrainer):
         self.policy.model.set_requires_grad(list(self.policy.names), True)
         optimizer = super().create_optimizer(model)
         rates = self.recipe.train.learning_rate
-        if rates.designer == rates.executor:
+        if rates.designer == rates.executor or self.recipe.model.adapters == "shared":
             return optimizer
         own = {id(p) for n, p in self.policy.model.named_parameters() if ".designer." in n}
         for group in list(optimizer.param_groups):
@@ -167,35 +180,50 @@ class RoleTrainer(GRPOTrainer):
         while True:
             torch.manual_seed(seed_of((self.recipe.seed, step, "dropout")) % 2**32)
             self.policy.learning()
-            batches = micro_batches(
-                found, self.tokens, self.processing_class.pad_token_id, self.policy.device
-            )
+            batches = self._micro_batches(found)
             self.numbers = _counted(batches, len(found)) | {"lr": self._rate_of(roles[-1])}
             try:
                 return self._backward(model, batches)
             except torch.OutOfMemoryError:
-                longest = max((len(b.inputs["advantages"]) for b in batches), default=0)
-                if longest <= 1:
+                if max(len(b.inputs["advantages"]) for b in batches) == 1 or distributed.SIZE > 1:
                     raise RunError(
-                        f"step {step}: out of memory in the update of a single trajectory; lower"
-                        " rollout.max_completion_tokens or model.max_length"
+                        f"step {step}: out of memory in the update of a single trajectory, or on"
+                        " several GPUs; lower rollout.max_completion_tokens or"
+                        " train.tokens_per_micro_batch"
                     ) from None
             model.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
             self.out_of_memory += 1
             self.tokens = max(padded_of(batch) for batch in batches) // 2
 
+    def _micro_batches(self, found: list[Trajectory]) -> list[MicroBatch]:
+        """This process's micro-batches; every process has as many of a role as the others."""
+        totals = summed(distributed.gathered(role_totals(found)))
+        pad, device = self.processing_class.pad_token_id, self.policy.device
+        batches = micro_batches(found, self.tokens, pad, device, totals)
+        if distributed.SIZE == 1:
+            return batches
+        mine = {role: [batch.rows for batch in batches if batch.role == role] for role in totals}
+        rows = {
+            role: [max(some) for some in zip_longest(*(one[role] for one in every), fillvalue=1)]
+            for every in [distributed.gathered(mine)]
+            for role in totals
+        }
+        return levelled(batches, rows, pad, device)
+
     def _backward(self, model: Any, batches: list[MicroBatch]) -> torch.Tensor:
         """Gradients of all micro-batches, added up; the summed loss."""
         total = torch.zeros((), device=self.policy.device)
-        for batch in batches:
+        for batch, following in zip(batches, [*batches[1:], None], strict=True):
             if self.interrupted():
                 raise KeyboardInterrupt
             self.policy.activate(batch.role)
             self._micro = batch
             self.temperature = self.args.temperature = batch.temperature
             self.max_completion_length = self.limits[batch.role]
-            total += super().training_step(model, batch.inputs, None)
+            more = following is not None and following.role == batch.role
+            with self.accelerator.no_sync(model) if more else contextlib.nullcontext():
+                total += super().training_step(model, batch.inputs, None)
         return total
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -210,7 +238,9 @@ class RoleTrainer(GRPOTrainer):
     ) -> torch.Tensor:
         """TRL's loss, scaled so that the micro-batches of a role add up to the role's own mean."""
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        return loss if self.loss_type in BY_TOKENS else loss * self._micro.scale
+        if self.loss_type in BY_TOKENS:
+            return loss
+        return loss * self._micro.scale * distributed.SIZE  # gradients of processes are averaged
 
     if PLAIN_LOGITS:
 
@@ -243,6 +273,7 @@ class RoleTrainer(GRPOTrainer):
         """Add up per role: |log-prob now - log-prob as sampled| and entropy, with token counts."""
         batch = self._micro
         mask = batch.inputs["completion_mask"].bool()
+        mask[batch.rows :] = False
         gaps = (logps - batch.sampled).abs()[mask]
         for name, values in (("logp_gap", gaps), ("entropy", entropies[mask])):
             total, count = self.numbers[name].get(batch.role, (0.0, 0))
@@ -268,6 +299,7 @@ class RoleTrainer(GRPOTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write under TRL's name, then rename: a folder called step-NNNNN is always complete."""
         super()._save_checkpoint(model, trial)
+        distributed.wait()
         if self.args.should_save:
             (self.folder / "README.md").unlink(missing_ok=True)  # TRL's model card, half filled in
             written = self.folder / f"checkpoint-{self.state.global_step}"
@@ -297,13 +329,12 @@ def padded_of(batch: MicroBatch) -> int:
 
 def _counted(batches: list[MicroBatch], found: int) -> dict[str, Any]:
     padded = sum(padded_of(batch) for batch in batches)
-    real = sum(b.tokens for b in batches)
     return {
         "micro_batches": len(batches),
         "trajectories": found,
-        "trained_rows": sum(len(b.inputs["advantages"]) for b in batches),
-        "trained_tokens": real,
-        "padding_waste": 1 - real / padded if padded else 0.0,
+        "trained_rows": sum(b.rows for b in batches),
+        "trained_tokens": sum(b.tokens for b in batches),
+        "padded_tokens": padded,
         "logp_gap": {},
         "entropy": {},
     }

@@ -77,7 +77,13 @@ def run_folder(
     recipe = recipe_file.load("arithmetic", ["schedule.period=2", f"train.steps={steps}", *sets])
     folder = RunFolder(path)
     folder.create(recipe_file.dump(recipe, {}))
-    numbers = {"loss": 0.1, "grad_norm": 1.0, "lr": 1e-3}
+    numbers = {
+        "loss": 0.1,
+        "grad_norm": 1.0,
+        "lr": 1e-3,
+        "trained_tokens": 90,
+        "padded_tokens": 100,
+    }
     numbers |= {"logp_gap": {"executor": (0.1, 10)}, "entropy": {"executor": (5.0, 10)}}
     for step in range(1, steps + 1):
         made = trees(step, step % 3)

@@ -8,7 +8,7 @@ import pytest
 from mxa_lite import bootstrap, coldstart, prompts, tasks
 from mxa_lite.bootstrap import Bootstrap, Sample, chosen, seeds
 from mxa_lite.check import check
-from mxa_lite.engine import Completion, EngineStats
+from mxa_lite.engine import Completion, EngineStats, Waves
 from mxa_lite.errors import RunError
 from mxa_lite.graders import Verdict
 from mxa_lite.recipe_file import load
@@ -23,10 +23,11 @@ QUESTIONS = [Question(f"q{i}", f"What is 2 + {i}?", "t", gold=str(2 + i)) for i 
 VOTE = "a = Agent('s', 'Add.')\nanswer(Ensemble('v', [a, a, a])(question))"
 
 
-class Engine:
+class Engine(Waves):
     """Says one text per role; knows how long a prompt is in words."""
 
     def __init__(self, designer, executor="\\boxed{4}", max_length=100_000):
+        super().__init__()
         self.texts = {"designer": designer, "executor": executor}
         self.stats, self.max_length = EngineStats(), max_length
         self.policy = SimpleNamespace(names=())

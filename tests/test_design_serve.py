@@ -12,7 +12,7 @@ from handmade import NASTY, SCRIPT, call, execution, run_folder
 from mxa_lite import ask as asking
 from mxa_lite import systems
 from mxa_lite.check import check
-from mxa_lite.engine import Completion
+from mxa_lite.engine import Completion, Waves
 from mxa_lite.errors import InputError
 from mxa_lite.recipe_file import load
 from mxa_lite.rollout import Sampler
@@ -21,10 +21,11 @@ from mxa_lite.serve import MAX_BODY, Server, answer_page
 from mxa_lite.tree import Design, Outcome, Question, Tree
 
 
-class Speaker:
+class Speaker(Waves):
     """An engine that says what it is told: one text per role."""
 
     def __init__(self, designer, executor="<delivery>\\boxed{4}</delivery>"):
+        super().__init__()
         self.texts = {"designer": designer, "executor": executor}
 
     def generate(self, requests):

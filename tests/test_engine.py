@@ -7,7 +7,8 @@ import torch
 from conftest import small
 
 from mxa_lite import models
-from mxa_lite.engine import Engine, GumbelNoise, Request, bucket, seed_of
+from mxa_lite.engine import Engine, Request, bucket
+from mxa_lite.noise import GumbelNoise, seed_of
 
 QUESTIONS = [
     "Tom has 2 pens. He buys 3 more. How many pens?",

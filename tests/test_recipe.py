@@ -91,13 +91,6 @@ def test_yaml_numbers_without_a_point_are_numbers(write, text):
         assert recipe.train.learning_rate == Rates(designer=5e-6, executor=5e-6)
 
 
-def test_one_adapter_for_both_roles_has_one_learning_rate():
-    rates = "train.learning_rate={designer: 2e-3, executor: 1e-3}"
-    assert load("arithmetic", [rates]).train.learning_rate.designer == 2e-3
-    with pytest.raises(InputError, match="shared has one learning rate"):
-        load("arithmetic", [rates, "model.adapters=shared"])
-
-
 def test_off_and_no_are_read_by_the_type_of_the_key(write):
     path = write(MINIMAL + "eval: {greedy: off, swap: no}\n")
     assert load(path).eval.greedy is False

@@ -138,7 +138,8 @@ def test_a_step_line_is_plain_json_without_nan(sampler: Sampler) -> None:
 
     trees = rolled(sampler, ASK + "answer(a(question))")
     groups = assign(trees[0], sampler.recipe.credit)
-    numbers = {"logp_gap": {}, "entropy": {}, "loss": None}
+    numbers = {"logp_gap": {}, "entropy": {}, "loss": None, "trained_tokens": 0}
+    numbers["padded_tokens"] = 0
     line = step_line(1, ("executor",), trees, groups, 1, numbers)
     json.dumps(line, allow_nan=False)
     assert line["outcomes"]["ok"] == 1 and line["calls"] == 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mxa_lite.run import questions_for
+from mxa_lite.schedule import questions_for
 from mxa_lite.tree import Question
 
 SHAPE = {

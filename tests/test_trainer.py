@@ -101,6 +101,16 @@ def test_each_role_learns_at_its_own_rate(whole: Recipe, tmp_path: Path) -> None
     assert torch.allclose(moved["half"] * 2, moved["one"], atol=1e-5)
 
 
+def test_a_shared_adapter_learns_at_the_executor_s_rate(tmp_path: Path) -> None:
+    recipe = small(
+        "train.steps=1",
+        "model.adapters=shared",
+        "train.learning_rate={designer: 1e-2, executor: 1e-3}",
+    )
+    _, seen = train(recipe, tmp_path, lambda step: ("designer",))
+    assert seen[0]["lr"] == 1e-3
+
+
 @pytest.mark.parametrize("loss_type", ["bnpo", "cispo", "sapo", "luspo", "vespo"])
 def test_the_other_loss_types_run(tmp_path: Path, loss_type: str) -> None:
     recipe = small("train.steps=1", f"train.loss_type={loss_type}")
