@@ -28,7 +28,7 @@ def eval_(run: Path, beside: Path | None, sets: tuple[str, ...], as_json: bool) 
     for folder in (run, beside) if beside else (run,):
         console.stored_recipe(folder, sets, checkpoint=True)
     with console.stdout_for_json(as_json):
-        from mxa_lite.systems import evaluate_run
+        from mxa_lite.eval_run import evaluate_run
 
         result = evaluate_run(run, beside, sets)
     if as_json:
@@ -38,7 +38,7 @@ def eval_(run: Path, beside: Path | None, sets: tuple[str, ...], as_json: bool) 
     for group in ("final", "with"):
         for mode, m in result.get(group, {}).items():
             numbers = interval(m["accuracy"], m["low"], m["high"])
-            cost = f"{m['calls']:.1f} calls, {m['tokens']:.0f} tokens"
+            cost = f"{m['calls']:.1f} calls, {m['tokens']:.0f} tokens, {m['seconds']:.2f} s"
             click.echo(f"{group:5s} {mode:18s} {numbers}  pass@k {m['pass_at_k']:.3f}  {cost}")
     first = next(iter(result["final"]))
     for d in [d for d in result["differences"] if d["a"] == first]:

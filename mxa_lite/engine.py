@@ -280,14 +280,15 @@ class Engine(Waves):
         ids, mask, cache = ids.to(self.policy.device), mask.to(self.policy.device), None
         if self.reuse:
             cache = DynamicCache(config=self.policy.model.config)
-            self.policy.model(
-                input_ids=ids[:, :-1],
-                attention_mask=mask[:, :-1],
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, :-1],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            with self.policy.all_threads():
+                self.policy.model(
+                    input_ids=ids[:, :-1],
+                    attention_mask=mask[:, :-1],
+                    position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, :-1],
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
         self.stats.read.append((count, width))
         rows = Rows(ids, mask, cache)
         rows.keep([unique.index(tuple(prompt)) for prompt in prompts])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mxa_lite.credit import paid_correct
 from mxa_lite.engine import Request
 from mxa_lite.rollout import Sampler, Shape, call_of
 from mxa_lite.stats import interval
+from mxa_lite.systems import SYSTEMS
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
 
 TAG = "eval"  # in every sampling key: cells and seeds are compared on equal noise
@@ -31,8 +33,11 @@ class Attempt:
     outcome: str = "ok"
 
 
-def summarize(attempts: Sequence[Attempt]) -> dict[str, Any]:
-    """accuracy (avg@k) with its 95 % interval, pass@k, and cost per attempt."""
+def summarize(attempts: Sequence[Attempt], seconds: float = 0.0) -> dict[str, Any]:
+    """accuracy (avg@k) with its 95 % interval, pass@k, and cost per attempt.
+
+    seconds: of all attempts together, which run in batches.
+    """
     by_question: dict[str, list[float]] = defaultdict(list)
     for attempt in attempts:
         by_question[attempt.question].append(attempt.correct)
@@ -51,6 +56,7 @@ def summarize(attempts: Sequence[Attempt]) -> dict[str, Any]:
         "tokens": (prompt + completion) / tries,
         "prompt_tokens": prompt / tries,
         "completion_tokens": completion / tries,
+        "seconds": seconds / tries,
         "questions": len(by_question),
         "attempts": len(attempts),
     }
@@ -149,34 +155,64 @@ def majority(replies: Sequence[str], kind: str) -> str:
     return given[votes.index(max(votes))]
 
 
+def hand_written(
+    sampler: Sampler,
+    questions: Sequence[Question],
+    script: str,
+    pattern: str,
+    samples: int,
+    temperature: float,
+) -> list[Attempt]:
+    """`samples` runs of a given script per question; no designer is asked."""
+    tries = [q for q in questions for _ in range(samples)]
+    designs = [Design(Call("designer", "", 0, []), script, pattern) for _ in tries]
+    pairs = list(zip(tries, designs, strict=True))
+    sampler.run_scripts(pairs, temperature)
+    trees = [Tree(question, [design]) for question, design in pairs]
+    attempts = attempts_of(trees, sampler.recipe.credit.answer_from)
+    return [replace(a, calls=a.calls[1:]) for a in attempts]  # the designer's is empty
+
+
 def measure(
-    sampler: Sampler, questions: Sequence[Question], folder: Path | None = None
+    sampler: Sampler,
+    questions: Sequence[Question],
+    folder: Path | None = None,
+    fixed: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Mode -> numbers, for the policy as it stands. Predictions go to `folder/<mode>.jsonl`."""
+    """Mode -> numbers, for the policy as it stands. Predictions go to `folder/<mode>.jsonl`.
+
+    fixed: the hand-written systems too, whatever the recipe says.
+    """
     recipe = sampler.recipe
     temperature, samples = recipe.rollout.temperature, recipe.eval.samples
     modes: dict[str, list[Attempt]] = {}
+    seconds: dict[str, float] = {}
+
+    def add(mode: str, make: Callable[..., list[Attempt]], *arguments: Any) -> None:
+        started = time.perf_counter()
+        modes[mode] = make(sampler, questions, *arguments)
+        seconds[mode] = time.perf_counter() - started
+
     votes = recipe.rollout.designs
     if recipe.method == "metaagent":
-        modes["designed"] = designed(sampler, questions, samples, temperature)
+        add("designed", designed, samples, temperature)
         ran = [a for a in modes["designed"] if len(a.calls) > 1]
         votes = max(1, round(sum(len(a.calls) - 1 for a in ran) / len(ran))) if ran else 1
         if recipe.eval.greedy:
-            modes["designed_greedy"] = designed(sampler, questions, 1, 0.0)
+            add("designed_greedy", designed, 1, 0.0)
     if "single" in recipe.eval.baselines or recipe.method == "single_agent":
-        modes["single"] = direct(sampler, questions, samples, temperature)
+        add("single", direct, samples, temperature)
         if recipe.eval.greedy:
-            modes["single_greedy"] = direct(sampler, questions, 1, 0.0)
+            add("single_greedy", direct, 1, 0.0)
     if "self_consistency" in recipe.eval.baselines:
         tries = max(1, samples // 2)  # each is several calls
-        modes["self_consistency"] = direct(sampler, questions, tries, temperature, votes)
-    if "fixed" in recipe.eval.baselines and recipe.method == "metaagent":
-        from mxa_lite.systems import fixed  # which imports this file
-
-        modes |= fixed(sampler, questions, samples, temperature)
+        add("self_consistency", direct, tries, temperature, votes)
+    if fixed or ("fixed" in recipe.eval.baselines and recipe.method == "metaagent"):
+        for pattern, script in SYSTEMS.items():
+            add(f"fixed_{pattern}", hand_written, script, pattern, samples, temperature)
     if folder is not None:
         save_predictions(modes, folder)
-    return {mode: summarize(attempts) for mode, attempts in modes.items()}
+    return {mode: summarize(modes[mode], seconds[mode]) for mode in modes}
 
 
 def save_predictions(modes: dict[str, list[Attempt]], folder: Path) -> None:

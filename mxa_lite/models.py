@@ -31,6 +31,7 @@ class Policy:
 
     adapters: role -> name of its adapter; both roles name "shared" with `adapters: shared`.
     notes: how it was loaded and why, one sentence each, for the log and `doctor`.
+    threads: CPU threads of prompts and updates, where single tokens are decoded with fewer.
     """
 
     model: Any  # a PeftModel; Unsloth's has extra methods
@@ -39,6 +40,17 @@ class Policy:
     loader: str
     notes: list[str] = field(default_factory=list)
     template: dict[str, Any] = field(default_factory=dict)
+    threads: int | None = None
+
+    @contextlib.contextmanager
+    def all_threads(self) -> Iterator[None]:
+        """Compute with all threads meanwhile: for prompts and updates, not for single tokens."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     @property
     def device(self) -> torch.device:

@@ -47,7 +47,8 @@ from mxa_lite.tree import Question, Tree
 
 COLD = checkpoint_name(0)
 LIBRARIES = ("transformers", "trl", "peft", "bitsandbytes", "accelerate")
-TINY = 20_000_000  # parameters; below this a second CPU thread costs more than it brings
+TINY = 20_000_000  # parameters
+THREADS = torch.get_num_threads()  # before anybody sets them
 
 
 @contextlib.contextmanager
@@ -75,19 +76,20 @@ def load_policy(recipe: Recipe) -> models.Policy:
 
 
 def set_threads(recipe: Recipe, policy: models.Policy) -> None:
-    """`threads` of the recipe, else one for a tiny model and torch's own choice for others.
+    """`threads` of the recipe; else all, but one thread where a tiny model decodes single tokens.
 
-    Seen on two cores: a decoding step of the embedded model (8 rows) takes 6 ms with one thread and
-    8 to 30 ms with two, which mostly wait for each other; SmolLM2-135M (4 rows) takes 128 and 148
-    ms, and its training step 12 and 7 s.
+    Seen with the embedded model, one and two threads on two idle cores: a step of 16 rows takes 8
+    and 7 ms, 64 prompts of 96 tokens 300 to 450 and 160 ms, forward and backward of 4,000 tokens
+    440 and 310 ms. As soon as anything else runs, threads that wait for each other at every step
+    make decoding slower many times over.
     """
-    tiny = policy.model.num_parameters() < TINY
-    if recipe.threads or tiny:
-        torch.set_num_threads(recipe.threads or 1)
-    why = (
-        "the recipe asks for it" if recipe.threads else f"the model is {'' if tiny else 'not '}tiny"
-    )
-    policy.notes.append(f"{torch.get_num_threads()} CPU threads: {why}")
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+        policy.notes.append(f"{recipe.threads} CPU threads: the recipe asks for it")
+    elif policy.model.num_parameters() < TINY:
+        torch.set_num_threads(1)
+        policy.threads = THREADS
+        policy.notes.append(f"{THREADS} CPU threads, 1 to decode: the model is tiny")
 
 
 class Run:

@@ -183,7 +183,8 @@ class RoleTrainer(GRPOTrainer):
             batches = self._micro_batches(found)
             self.numbers = _counted(batches, len(found)) | {"lr": self._rate_of(roles[-1])}
             try:
-                return self._backward(model, batches)
+                with self.policy.all_threads():
+                    return self._backward(model, batches)
             except torch.OutOfMemoryError:
                 if max(len(b.inputs["advantages"]) for b in batches) == 1 or distributed.SIZE > 1:
                     raise RunError(

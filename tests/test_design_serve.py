@@ -14,6 +14,7 @@ from mxa_lite import systems
 from mxa_lite.check import check
 from mxa_lite.engine import Completion, Waves
 from mxa_lite.errors import InputError
+from mxa_lite.evaluate import hand_written
 from mxa_lite.recipe_file import load
 from mxa_lite.rollout import Sampler
 from mxa_lite.sandbox import Limits, Sandbox
@@ -212,11 +213,11 @@ class Right:
 
 def test_every_fixed_system_runs_and_is_of_its_pattern(sandbox):
     sampler = Sampler(Speaker(""), sandbox, Right(), load("arithmetic"))
-    found = systems.fixed(sampler, [Question("q", "2 + 2?", "arithmetic", gold="4")], 2, 1.0)
     calls = {"single": 1, "vote": 3, "judge": 3, "reflect": 3, "debate": 5, "chain": 2}
-    assert set(found) == {f"fixed_{pattern}" for pattern in calls}
-    for mode, attempts in found.items():
-        pattern = mode.removeprefix("fixed_")
-        assert check(systems.SYSTEMS[pattern], 32).pattern == pattern
+    assert set(systems.SYSTEMS) == set(calls)
+    question = Question("q", "2 + 2?", "arithmetic", gold="4")
+    for pattern, script in systems.SYSTEMS.items():
+        assert check(script, 32).pattern == pattern
+        attempts = hand_written(sampler, [question], script, pattern, 2, 1.0)
         assert [(a.outcome, a.answer, a.correct) for a in attempts] == [("ok", "4", 1.0)] * 2
         assert len(attempts[0].calls) == calls[pattern]
