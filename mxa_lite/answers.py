@@ -54,7 +54,9 @@ def fences(text: str) -> list[tuple[str, str]]:
 
 
 def _unfenced(block: str | None) -> str | None:
+    """The last fenced block, of Python where one says so (what a program printed may follow)."""
     inner = fences(block) if block else []
+    inner = [one for one in inner if one[0] in ("python", "python3", "py")] or inner
     return inner[-1][1] if inner else block
 
 

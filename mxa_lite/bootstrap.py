@@ -16,7 +16,7 @@ from typing import Any, cast
 from mxa_lite import answers, coldstart, prompts
 from mxa_lite.coldstart import Chat
 from mxa_lite.credit import paid_correct
-from mxa_lite.engine import Completion, Request
+from mxa_lite.engine import Completion, Request, Waves
 from mxa_lite.errors import RunError
 from mxa_lite.graders import Verdict
 from mxa_lite.models import ROLES
@@ -56,7 +56,7 @@ class _Taught(Sampler):
         return super().checked(call)
 
 
-class _Rehearsal:
+class _Rehearsal(Waves):
     """Stands in for model and grader where only the form of a script matters."""
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -212,11 +212,14 @@ class Bootstrap:
         examples = list(seeds([s.question for s in samples], recipe.cold_start.seed_designs))
         lines = [row for s in samples for row in s.rows(s in kept)] + examples
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-        self.folder.write(f"cold_start/round-{number}.jsonl", text)
+        self.folder.write(f"cold_start/round-{number}.jsonl", text)  # all that was sampled
         self.outcomes.update(line["outcome"] for line in lines if "outcome" in line)
         for line in lines:
             if line["kept"] and line["messages"] not in self.chats[line["role"]]:
                 self.chats[line["role"]].append(line["messages"])
+        learned = [(role, chat) for role, chats in self.chats.items() for chat in chats]
+        text = "".join(json.dumps({"role": r, "messages": chat}) + "\n" for r, chat in learned)
+        self.folder.write("cold_start/chats.jsonl", text)  # the one file to hand out
         formal = sum(not s.correct for s in kept)
         patterns = Counter(s.design.pattern for s in kept).most_common()
         self.say(
@@ -224,6 +227,6 @@ class Bootstrap:
             + f", {formal} of them for their form alone, since few were correct" * bool(formal)
             + f", and {len(examples)} examples; training on "
             + ", ".join(f"{len(chats)} {role}" for role, chats in self.chats.items())
-            + " chats"
+            + " chats, in cold_start/chats.jsonl"
         )
         return coldstart.warm_start(recipe, engine.policy, engine, self.chats)

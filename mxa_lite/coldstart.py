@@ -18,7 +18,7 @@ from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
 from mxa_lite.engine import Engine
-from mxa_lite.errors import InputError
+from mxa_lite.errors import InputError, read_text
 from mxa_lite.models import ROLES, Policy, autocast, exact_adapters
 from mxa_lite.recipe import Recipe
 
@@ -29,7 +29,7 @@ PASSES = 20  # over the same chats, at most: a handful of them must not be learn
 def read_chats(path: Path) -> dict[str, list[Chat]]:
     """Role -> chats of a JSONL file. Raises InputError with the line number of a bad line."""
     chats: dict[str, list[Chat]] = {role: [] for role in ROLES}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -39,6 +39,8 @@ def read_chats(path: Path) -> dict[str, list[Chat]]:
             role, messages = row["role"], row["messages"]
             good = (
                 role in chats
+                and len(messages) > 1
+                and all(m["role"] in ("system", "user", "assistant") for m in messages)
                 and messages[-1]["role"] == "assistant"
                 and all(isinstance(m["content"], str) for m in messages)
             )
@@ -77,8 +79,9 @@ def rows(engine: Engine, chats: list[Chat]) -> list[dict[str, list[int]]]:
     """Token ids of each chat as generation would see it, and which of them carry loss."""
     done = []
     for chat in chats:
-        prompt, _ = engine.encode(chat[:-1], engine.max_length)
         reply = engine.policy.tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"]
+        room = engine.max_length - len(reply) - 1
+        prompt, _ = engine.encode(chat[:-1], max(room, 1))  # the reply is what must not be cut
         ids = [*prompt, *reply, engine.policy.tokenizer.eos_token_id]
         mask = [0] * len(prompt) + [1] * (len(ids) - len(prompt))
         done.append({"input_ids": ids, "completion_mask": mask})

@@ -28,7 +28,7 @@ _MARK = "\x1evalues "
 
 # What both sides share: values as the text of a literal, independent of overridden methods.
 _ENCODE = """
-import ast, io, json, random, sys
+import ast, builtins, io, json, random, sys, types
 def encode(v):
     for kind in (bool, int, float, complex, str, bytes):
         if isinstance(v, kind):
@@ -48,21 +48,29 @@ def encode(v):
 """
 
 _PROBE = """
-out, sys.stdout, space = sys.stdout, io.StringIO(), {"__name__": "answer"}
+out, sys.stdout = sys.stdout, io.StringIO()
+sys.modules["answer"] = types.ModuleType("answer")
+space = vars(sys.modules["answer"])
 for part in before, answer, setup:
-    exec(compile(part, "answer.py", "exec"), space)
+    exec(compile(part, "answer.py", "exec", dont_inherit=True), space)
 values = {}
 for call in calls:
+    values[call] = None
     try:
-        values[call] = encode(eval(call, space))
+        value = eval(call, space)
+    except Exception as error:
+        values[call] = f"!{type(error).__name__}"
+        continue
+    try:
+        values[call] = encode(value)
     except Exception:
-        values[call] = None
+        pass
 print("\\n" + mark + json.dumps(values), file=out)
 """
 
 # A `Part` stands for what the answer's code gives and nobody knows yet, or for what is no plain
 # data. Most test code can go on with it, so that one round finds all calls; asserts have become
-# `_check(...)`, which goes on too.
+# `_check(...)`, which goes on too. A call that raised ("!" and the exception's name) raises here.
 _JUDGE = """
 class Part:
     def __init__(self, source):
@@ -73,6 +81,14 @@ class Part:
         return ask(f"{self._source}.{name}")
     def __getitem__(self, key):
         return ask(f"{self._source}[{encode(key)}]")
+    def __iter__(self):
+        if self._source not in known:
+            missing.append(self._source)
+            return iter(())
+        items = ask(f"[*{self._source}]")
+        if isinstance(items, Part) and items._source in known:
+            raise TypeError("not plain data")
+        return iter(() if isinstance(items, Part) else items)
     def __call__(self, *args, **named):
         given = [encode(v) for v in args] + [f"{k}={encode(v)}" for k, v in named.items()]
         return ask(f"{self._source}({', '.join(given)})")
@@ -88,7 +104,6 @@ for name in "add radd sub rsub mul rmul truediv mod neg abs round".split():
 for name in "eq ne lt le gt ge contains bool".split():
     operator(name, True)
 operator("float", 0.0)
-operator("iter", iter(()))
 operator("len", 0)
 def ask(source):
     source = ast.unparse(ast.parse(source))
@@ -96,6 +111,11 @@ def ask(source):
         missing.append(source)
     return part(source)
 def part(source):
+    text = known.get(source)
+    if isinstance(text, str) and text.startswith("!"):
+        kind = getattr(builtins, text[1:], None)
+        plain = isinstance(kind, type) and issubclass(kind, Exception)
+        raise (kind if plain else RuntimeError)(source)
     try:
         text = known[source].removeprefix("iter")
         value = ast.literal_eval(text)
@@ -216,7 +236,26 @@ def _asserts(question: Question, tests: list[str], answer: str) -> Grading:
         passed, wanted = verdict or ([False] * len(tests), [])
         if not wanted:
             break
-    return passed if known else [False] * len(tests)  # tests that never asked show nothing
+    # tests that never asked, or could not fail, show nothing
+    return [ok and bool(known) and can_fail(test) for ok, test in zip(passed, tests, strict=True)]
+
+
+def can_fail(test: str) -> bool:
+    """Whether a test's code checks anything: `f(1) == 2` and `assert (f(1) == 2, "text")` do not.
+
+    Raises SyntaxError.
+    """
+    for node in ast.walk(ast.parse(test)):
+        if isinstance(node, ast.Assert):
+            shown = node.test
+            always = (isinstance(shown, ast.Tuple) and shown.elts) or (
+                isinstance(shown, ast.Constant) and shown.value
+            )
+            if not always:
+                return True
+        if isinstance(node, ast.Raise) or getattr(node, "attr", "").startswith("assert"):
+            return True
+    return False
 
 
 def is_test(test: Any) -> bool:

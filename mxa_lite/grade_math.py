@@ -46,7 +46,10 @@ _SPACED = re.compile(r"(?<![_\d])\d+\s+\d")
 _EACH = re.compile(r"(?<![a-zA-Z])([a-zA-Z])\s*=(?!=)\s*")
 _THOUSANDS = re.compile(r"(?<![\d,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?\.?")
-_OPTION = re.compile(r"\(?([A-Ja-j])(?:[).:].*)?", re.S)
+_OPTION = re.compile(r"\(?([A-Ja-j])(?:[).:](.*))?", re.S)
+_SECOND = re.compile(r"(?<![a-zA-Z(])\(?[A-J]\)|\b(?:or|and)\s+\(?[A-J]\b")  # another option
+_CUT_OFF = re.compile(r"\.\d+\s*(?:\.\.|…|\\[lcd]?dots(?![a-zA-Z]))")  # 0.333... is not 0.333
+_SYMBOL = re.compile(r"\\[a-zA-Z]+|[a-zA-Z]")
 _EQUALS = re.compile(r"(?<![\\<>!:=])=(?!=)")
 _RELATION = re.compile(r"[<>=]|\\(?:in|[lg]eq?)(?![a-zA-Z])")
 _LEFT_SIDE = re.compile(r"\\?[a-zA-Z]+'?(?:_\{?\w+\}?)?(?:\s*\([\w, ]*\))?")
@@ -57,7 +60,9 @@ _UNIT = re.compile(
 _NO_UNIT = re.compile(  # words behind a number that make it another number
     r"\b([bmtr]+illion|thousand|hundred|dozen|score|squared|cubed|factorial|choose|mod|times|plus"
     r"|minus|over|and|or|half|halves|third|fourth|quarter|fifth|sixth|tenth|hundredth|thousandth"
-    r"|less|more|than|not|off|pi|sqrt)s?\b"
+    r"|less|more|than|not|off|pi|sqrt|point|negative|ten|tens|teen|twenty|one|two|three|four|five"
+    r"|six|seven|eight|nine|zero|twice|double|triple|root|cube|grand|lakh|crore|wrong|false"
+    r"|incorrect|except|unless|maybe|perhaps|about|around|roughly|approximately|almost|nearly)s?\b"
 )
 _SIGNS = {"%", "$", "degree"}  # units whose sign a bare answer may leave away
 
@@ -123,19 +128,32 @@ def _latex(text: str) -> str:
     return _DECIMAL.sub(lambda m: rf"{{\frac{{{int(m[1] + m[2])}}}{{{10 ** len(m[2])}}}}}", text)
 
 
+def _cased(gold: str, answer: str) -> tuple[str, str]:
+    r"""`R` and `r`, `\Delta` and `\delta` as different letters: math-verify takes them for one."""
+    used = {*_SYMBOL.findall(gold), *_SYMBOL.findall(answer)}
+    free = iter(sorted({*"abcfghjklmnopqrstuvwxyz"} - {name.lower() for name in used}))
+    capital = {n: next(free, n) for n in sorted(used) if n != n.lower() and n.lower() in used}
+    one, other = (_SYMBOL.sub(lambda m: capital.get(m[0], m[0]), text) for text in (gold, answer))
+    return one, other
+
+
 def compare(gold: str, answer: str, choices: bool = False) -> bool | list[tuple[str, str]]:
     """True or False where that is plain, else pairs of LaTeX that must all be equal.
 
     gold, answer: whole texts; the last box counts. choices: the question is multiple choice, so
     that `(B)`, `b` and `B) 7` name the option B; in any other question a letter is a letter.
     """
-    gold, answer = _tidy(final(gold)), _tidy(final(answer))
-    broken = answer.count("{") != answer.count("}")  # a reply that was cut off
+    gold, answer = final(gold), final(answer)
+    cut = bool(_CUT_OFF.search(answer)) and not _CUT_OFF.search(gold)
+    gold, answer = _tidy(gold), _tidy(answer)
+    broken = answer.count("{") != answer.count("}") or cut  # a reply, or a number, that was cut off
     if not gold or not answer or broken or max(len(gold), len(answer)) > LONGEST:
         return False
     if choices and (right := _OPTION.fullmatch(gold)):
         given = _OPTION.fullmatch(answer)
-        return given is not None and given[1].upper() == right[1].upper()
+        if given is None or _SECOND.search(given[2] or ""):
+            return False
+        return given[1].upper() == right[1].upper()
     if (one := _LETTER.fullmatch(gold)) and (other := _LETTER.fullmatch(answer)):
         return one[1] == other[1]
     if gold == answer:
@@ -148,6 +166,8 @@ def compare(gold: str, answer: str, choices: bool = False) -> bool | list[tuple[
     alike = gold_unit == unit or {gold_unit, unit} == {"$", "dollar"}
     if gold_unit and not alike and (unit or gold_unit not in _SIGNS):
         return False
+    if not gold_unit and unit.startswith("base ") and unit != "base 10":
+        return False  # other digits than they look
     wanted, got = number(gold), number(answer)
     if wanted is None or got is None:
         return _shapes(gold, answer, [wanted is not None, got is not None])
@@ -182,7 +202,7 @@ def _shapes(gold: str, answer: str, numeric: list[bool]) -> bool | list[tuple[st
             return False  # a pair has an order, a set has none
         if kinds[0] != kinds[1] and "(" in kinds:  # a pair without its brackets
             gold, answer = (f"({text.strip('()')})" for text in (gold, answer))
-    pair = _latex(gold), _latex(answer)
+    pair = _cased(_latex(gold), _latex(answer))
     if pair[0].count(",") != pair[1].count(",") and r"\pm" not in gold + answer:
         return False
     return [pair]

@@ -89,7 +89,7 @@ def run_script(source: str, question: str, kind: str, client: Client, seed: int)
     sys.modules.update(dict.fromkeys(MODULES, here), __main__=main)
     vars(subprocess)["run"] = _run_python
     linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
-    exec(compile(source, _FILE, "exec"), vars(main))
+    exec(compile(source, _FILE, "exec", dont_inherit=True), vars(main))
     last = runtime.last_run
     if runtime.answer is not None:
         client.answer(runtime.answer)

@@ -251,7 +251,7 @@ def _run_program(source: str, stdin: str) -> None:
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     linecache.cache["program.py"] = (len(source), None, source.splitlines(True), "program.py")
-    exec(compile(source, "program.py", "exec"), module.__dict__)
+    exec(compile(source, "program.py", "exec", dont_inherit=True), module.__dict__)
 
 
 def prepare() -> None:

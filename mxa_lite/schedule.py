@@ -38,24 +38,25 @@ def questions_for(
 ) -> list[Question]:
     """The `count` questions of step `step` (from 1), a pure function of its arguments.
 
-    Each source (questions of equal weight and task) gives its share of every batch and is gone
-    through in shuffled passes of its own.
+    Each source (the questions of a task and weight) gives its share, a rare one in some steps only,
+    and is gone through in shuffled passes of its own.
     """
-    sources: dict[str, list[Question]] = {}
-    share: dict[str, float] = {}
+    sources: dict[tuple[str, float], list[Question]] = {}
+    share: dict[tuple[str, float], float] = {}
     for question, weight in zip(train, weights, strict=True):
-        sources.setdefault(question.task, []).append(question)
-        share[question.task] = share.get(question.task, 0.0) + weight
+        source = (question.task, weight)
+        sources.setdefault(source, []).append(question)
+        share[source] = share.get(source, 0.0) + weight
     total = sum(share.values())
-    quota = {name: int(count * share[name] / total) for name in sources}
-    by_rest = sorted(sources, key=lambda n: quota[n] - count * share[n] / total)
-    for name in by_rest[: count - sum(quota.values())]:
-        quota[name] += 1
+    drawn = dict.fromkeys(sources, 0)
     chosen = []
-    for name, rows in sources.items():
-        for position in range((step - 1) * quota[name], step * quota[name]):
-            turn, place = divmod(position, len(rows))
-            order = list(range(len(rows)))
-            random.Random(f"{seed} {name} {turn}").shuffle(order)
-            chosen.append(rows[order[place]])
+    for slot in range(1, step * count + 1):
+        # the source that is furthest behind its share of all slots so far
+        name = max(sources, key=lambda n, slot=slot: slot * share[n] / total - drawn[n])
+        turn, place = divmod(drawn[name], len(sources[name]))
+        drawn[name] += 1
+        if slot > (step - 1) * count:
+            order = list(range(len(sources[name])))
+            random.Random(f"{seed} {name[0]} {turn}").shuffle(order)
+            chosen.append(sources[name][order[place]])
     return chosen

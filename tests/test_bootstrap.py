@@ -9,7 +9,8 @@ from mxa_lite import bootstrap, coldstart, prompts, tasks
 from mxa_lite.bootstrap import Bootstrap, Sample, chosen, seeds
 from mxa_lite.check import check
 from mxa_lite.engine import Completion, EngineStats, Waves
-from mxa_lite.errors import RunError
+from mxa_lite.engine import Engine as RealEngine
+from mxa_lite.errors import InputError, RunError
 from mxa_lite.graders import Verdict
 from mxa_lite.recipe_file import load
 from mxa_lite.rollout import Sampler
@@ -92,6 +93,19 @@ def test_every_example_runs_and_is_of_the_pattern_it_is_shown_for(sandbox, kind)
     assert len({text for _, text in scripts}) == len(scripts)
 
 
+def test_every_line_of_the_language_runs_as_it_is_written(sandbox):
+    parts = [line.partition("    ")[0] for line in prompts.LANGUAGE.splitlines() if "    " in line]
+    assert len(parts) == 6
+    canned = bootstrap._Rehearsal()
+    sampler = Sampler(canned, sandbox, canned, load("arithmetic"))
+    for part in parts:
+        run = part.removeprefix("a = ") + "(question)" * (".run(" not in part)
+        script = f'a = b = c = j = Agent("x", "y")\nanswer({run})'
+        made = sampler.checked(Call("designer", "", 0, [], f"```python\n{script}\n```"))
+        sampler.run_scripts([(QUESTIONS[0], made)], 0.0)
+        assert bootstrap.ran(made), part
+
+
 def test_the_designer_is_shown_every_pattern_in_turn_and_what_fits(sandbox):
     recipe = load("arithmetic", ["rollout.max_completion_tokens=10"])
     taught = bootstrap._Taught(Engine(""), sandbox, Grader(), recipe)
@@ -150,6 +164,51 @@ def test_given_data_reads_back_what_was_kept_and_nothing_else(sandbox, tmp_path)
     assert {row["question"] for row in right} == {"q2"}
     assert boot.chats["executor"] == [right[0]["messages"]]  # equal chats once
     assert "100% valid" in said[0] and "-> 100%" in said[-1]
+
+
+def test_one_file_holds_what_all_rounds_taught(sandbox, tmp_path):
+    sets = ("cold_start.rounds=2", "cold_start.target_valid=1.0")
+    boot, _ = rounds(sandbox, tmp_path, Engine("I cannot."), *sets)
+    boot.run = lambda: [boot.learn(n, boot.sample(n)) for n in (1, 2)]
+    boot.run()
+    kept = [row["messages"] for n in (1, 2) for row in lines(tmp_path, n) if row["kept"]]
+    assert len(kept) == 4  # the same two examples in each round
+    assert coldstart.read_chats(tmp_path / "cold_start/chats.jsonl") == boot.chats
+    assert boot.chats["designer"] == kept[:2]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"content": "?"}, {"role": "assistant", "content": "!"}],
+        [{"role": "assistant", "content": "!"}],
+    ],
+)
+def test_a_chat_that_no_template_takes_is_named_by_its_line(tmp_path, messages):
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"role": "executor", "messages": messages}))
+    with pytest.raises(InputError, match="line 1"):
+        coldstart.read_chats(path)
+
+
+def test_chats_are_read_by_lines_and_a_file_that_is_no_text_is_refused(tmp_path):
+    user, reply = {"role": "user", "content": "a\u2028b"}, {"role": "assistant", "content": "c"}
+    row = {"role": "executor", "messages": [user, reply]}
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert coldstart.read_chats(path)["executor"] == [[user, reply]]
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="not UTF-8"):
+        coldstart.read_chats(path)
+
+
+def test_a_long_prompt_leaves_room_for_the_reply_that_is_learned():
+    recipe = load("arithmetic", SETS)
+    engine = RealEngine(load_policy(recipe), 64, 4096)
+    chat = [{"role": "user", "content": "pens " * 200}, {"role": "assistant", "content": "2 pens"}]
+    (row,) = coldstart.rows(engine, [chat])
+    assert len(row["input_ids"]) == 64
+    assert row["completion_mask"][-1] == 1 and sum(row["completion_mask"]) >= 3
 
 
 def test_a_model_that_never_writes_a_script_ends_with_advice(sandbox, tmp_path):

@@ -93,6 +93,14 @@ PASSES = [
     (code("assert len(Stack().push(1).items) == 1"),
      "class Stack:\n    items = []\n    def push(self, x):\n        self.items.append(x)\n"
      "        return self"),
+    (code("assert f(2) == 4"),
+     "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\n"
+     "class P:\n    x: int\ndef f(x): return P(x).x * 2"),
+    (code("assert list(f(3)) == [0, 1, 2]", "assert f(3)[1] == 1"), "def f(n): return range(n)"),
+    (code("assert sorted(f()) == [1, 2]"), "def f(): return {2: 0, 1: 0}.keys()"),
+    (code("try:\n    f(-1)\n    assert False\nexcept ValueError:\n    pass"),
+     "def f(x):\n    raise ValueError"),
+    (ADD, "```python\ndef add(a, b):\n    return a + b\n```\nIt prints:\n```\n3\n```"),
 ]  # fmt: skip
 
 EQUAL = (
@@ -151,6 +159,21 @@ CHEATS = {
     "no tests": (code(), "x = 1"),
     "tests that ask nothing": (code("assert True", "x = 1"), "x = 1"),
     "a test that does not parse": (code("assert f( == 3"), "def f(): return 3"),
+    "a test without an assert": (code("add(1, 2) == 3"), "def add(a, b): return 4"),
+    "one test without an assert": (code("assert add(1, 2) == 3", "add(2, 2) == 4"), "add = max"),
+    "a test that is always true": (code("assert (f() == 3, 'text')"), "def f(): return 4"),
+    "raises, and only None is wrong": (code("assert f(1) is not None"), "def f(x): raise OSError"),
+    "missing, and only None is wrong": (code("assert f(1) is not None"), "x = 1"),
+    "raises, and any type will do": (code("assert not isinstance(f(), int)"), "def f(): 1 / 0"),
+    "raises another exception": (
+        code("try:\n    f(-1)\n    assert False\nexcept ValueError:\n    pass"),
+        "def f(x):\n    raise TypeError",
+    ),
+    "does not raise": (
+        code("try:\n    f(-1)\n    assert False\nexcept ValueError:\n    pass"),
+        "def f(x): return x",
+    ),
+    "an unknown name in a signature": (ADD, "def add(a: List[int], b): return a + b"),
     "one bad test of two": (code("assert f() == 3", "assert f( == 3"), "def f(): return 3"),
 }
 

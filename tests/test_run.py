@@ -139,6 +139,14 @@ def test_batches_of_questions_are_a_function_of_seed_and_step() -> None:
     assert batch != questions_for(rows, weights, 2, 3, 4)
 
 
+def test_a_rare_source_of_a_mix_has_its_share_over_many_steps() -> None:
+    """Weights 1 to 20, 8 questions a step: 8 of 168 in 21 steps; equal names do not merge."""
+    rows = [Question(str(i), "q", "gsm8k") for i in range(4)]
+    weights = [1 / 2] * 2 + [20 / 2] * 2
+    drawn = [q.id for step in range(1, 22) for q in questions_for(rows, weights, 1, step, 8)]
+    assert sum(name in ("0", "1") for name in drawn) == 8
+
+
 def test_a_pass_over_the_questions_uses_each_once() -> None:
     rows = [Question(str(i), "q", "t") for i in range(12)]
     seen = [q.id for step in (1, 2, 3) for q in questions_for(rows, [1.0] * 12, 7, step, 4)]

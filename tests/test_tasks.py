@@ -159,6 +159,86 @@ def test_code_rows_of_a_file_of_ones_own_are_known_by_their_tests(tmp_path: Path
     assert [question.kind for question in found.test] == ["code", "code"]
 
 
+def test_the_prompt_of_a_code_row_names_the_function_or_asks_for_a_program(tmp_path: Path) -> None:
+    asserts, pairs = (
+        ["assert add(1, 2) == 3", "assert add(2, 2) == 4"],
+        [{"input": "", "output": "1"}],
+    )
+    rows = [
+        {"question": "Add.", "tests": asserts},
+        {"question": "Write add(a, b).", "tests": asserts},
+        {"question": "Add them.", "test_list": asserts},
+        {"prompt": "Add two.", "test_imports": ["import math"], "test_list": asserts},
+        {"question": "Print one.", "tests": pairs},
+        {"question": "Print the input.", "tests": pairs},
+    ]
+    path = write(tmp_path / "c.jsonl", rows)
+    found = tasks.load(TaskSpec(train="x", test=path), 0, False).test
+    example = "\nExample: assert add(1, 2) == 3"
+    assert [question.text for question in found] == [
+        "Add." + example,
+        "Write add(a, b).",
+        "Add them." + example,
+        "Add two." + example,
+        "Print one.\nWrite a program that reads standard input and prints the result.",
+        "Print the input.",
+    ]
+    assert found[3].meta == {"setup": "import math"}
+
+
+def test_one_text_is_one_question_whatever_its_example(tmp_path: Path) -> None:
+    rows = [
+        {"text": "Add.", "test_list": [f"assert {name}(1, 2) == 3"]} for name in ("add", "plus")
+    ]
+    other = {"text": "Subtract.", "test_list": ["assert minus(3, 2) == 1"]}
+    train = write(tmp_path / "train.jsonl", [rows[0], other])
+    found = tasks.load(TaskSpec(train=train, test=write(tmp_path / "t.jsonl", rows[1:])), 0)
+    assert [question.text.split(".")[0] for question in found.train] == ["Subtract"]
+
+
+def test_results_that_came_as_json_may_be_tuples(tmp_path: Path, grader: Grader) -> None:
+    packed = json.dumps({"fn_name": "pair", "inputs": [[1, 2]], "outputs": [[[1, 2]]]})
+    row = {"question": "Pair.", "input_output": packed, "starter_code": "def pair(a, b):"}
+    path = write(tmp_path / "a.jsonl", [row])
+    (question,) = tasks.load(TaskSpec(name="apps", test=path), 0, False).test
+    for answer, verdict in (("(a, b)", 1), ("[a, b]", 1), ("(b, a)", 0), ("{a, b}", 0)):
+        assert grader.grade(question, f"def pair(a, b): return {answer}").correct == verdict
+
+
+def test_rows_whose_answer_nobody_could_give_are_left_out(tmp_path: Path) -> None:
+    rows = [
+        {"question": "Roots?", "final_answer": ["2", "3"]},
+        '{"question": "NaN?", "answer": NaN}',
+        {"question": "Long?", "answer": "x" * 600},
+        {"question": "Object?", "answer": {"value": 1}},
+        {"question": [{"role": "user"}], "answer": 1},
+        {"question": "Show?", "tests": ["f(1) == 2"]},
+    ]
+    path = write(tmp_path / "t.jsonl", rows)
+    found = tasks.load(TaskSpec(train="x", test=path), 0, False)
+    assert [question.gold for question in found.test] == ["2, 3"]
+    for part in (
+        "5 of 6 rows",
+        "2 has no answer",
+        "3 has an over-long answer",
+        "4, 5 has values of another form",
+        "6 has a test without an assert",
+    ):
+        assert part in found.notes[0]
+
+
+def test_a_code_task_without_tests_is_not_taken_for_math(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", questions(3))
+    with pytest.raises(InputError, match="no usable row: row 1, 2, 3 has no 'tests'"):
+        tasks.load(TaskSpec(train=path, kind="code"), 0)
+
+
+def test_no_training_question_left_says_where_they_went(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", questions(1))
+    with pytest.raises(InputError, match=r"no training questions .*1 of 1 questions held out"):
+        tasks.load(TaskSpec(train=path), 0)
+
+
 def test_a_question_with_options_is_multiple_choice(tmp_path: Path) -> None:
     row = {"question": "Which? (A) 1 (B) 2", "answer": "B"}
     (question,) = tasks.load(

@@ -52,7 +52,8 @@ def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
         whole.weights += [part.weight / len(fresh) for _ in fresh]
     if training and not whole.train:
         name = task.name or task.train or "mix"
-        raise InputError(f"task {name!r} has no training questions; give task.train")
+        why = f" ({'; '.join(whole.notes)})" if whole.notes else ""
+        raise InputError(f"task {name!r} has no training questions{why}; give task.train")
     total = sum(whole.weights)
     whole.weights = [weight / total for weight in whole.weights]
     return whole
@@ -88,7 +89,8 @@ def _load(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet
 def _questions(task: TaskSpec, name: str, place: str, notes: list[str]) -> list[Question]:
     """Questions of a local file or of a split on the Hub."""
     rows: Rows = sources.from_hub(name, place) if place in sources.PLACES else read(place)
-    convert = sources.SOURCES[name].convert if name else sources.by_shape
+    by_shape = partial(sources.by_shape, kind=task.kind)
+    convert = sources.SOURCES[name].convert if name else by_shape
     if place not in sources.PLACES and (task.columns or task.kind == "math"):
         convert = partial(sources.generic, columns=task.columns, kind=task.kind)
     questions, bad = collect(rows, convert, place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import builtins
 import io
 import json
 import logging
@@ -15,9 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from mxa_lite import grade_math
 from mxa_lite.errors import InputError
-from mxa_lite.grade_code import is_test
-from mxa_lite.grade_math import final
+from mxa_lite.grade_code import can_fail, is_test
 from mxa_lite.tasks.rows import BadRow, Row, question_id
 from mxa_lite.tree import Question
 
@@ -28,33 +29,48 @@ _STDIN = "\nWrite a program that reads standard input and prints the result."
 _TYPING = "from typing import *\n"  # LeetCode's stubs use List and Optional without an import
 
 
+def _cell(value: Any) -> str:
+    """A cell as text, "" for a missing one. Raises TypeError where it holds more than one value."""
+    if isinstance(value, (list, dict)):
+        raise TypeError("not one value")
+    return "" if value is None or value != value else str(value).strip()  # NaN: none, to pandas
+
+
+def _decoded(tests: Any) -> list[Any]:
+    return list((json.loads(tests) if isinstance(tests, str) else tests) or [])
+
+
 def math(text: Any, gold: Any, **meta: Any) -> Question:
     """A math question; the gold answer may come as `#### 1,234`, boxed, or plain."""
-    text, gold = str(text or "").strip(), "" if gold is None else final(str(gold))
-    if not gold and "gym" not in meta:
-        raise BadRow("has no answer")
+    several = gold if isinstance(gold, list) else [gold]
+    text, gold = _cell(text), grade_math.final(", ".join(map(_cell, several)))
+    if "gym" not in meta and not 0 < len(gold) <= grade_math.LONGEST:
+        raise BadRow("has an over-long answer" if gold else "has no answer")
     if re.fullmatch(r"\(?[A-J]\)?", gold) and re.search(r"\(A\).*\(B\)", text, re.S):
         meta["choices"] = True
     return _question(text, kind="math", gold=gold or None, meta=meta)
 
 
-def code(text: Any, tests: Any, **meta: Any) -> Question:
-    """A code question; tests: asserts or {"input", "output"}, as a list or its JSON text."""
-    tests = json.loads(tests) if isinstance(tests, str) else list(tests or [])
+def code(text: Any, tests: Any, form: str = "", **meta: Any) -> Question:
+    """A code question; tests: asserts or {"input", "output"}, as a list or its JSON text.
+
+    form: what is added to the text about the form of the program; it makes no other question.
+    """
+    tests = _decoded(tests)
     if not tests:
         raise BadRow("has no tests")
     for test in tests:
         if not is_test(test):
             raise BadRow("has tests that are neither asserts nor input and output")
-        if isinstance(test, str):
-            ast.parse(test)
-    return _question(str(text or "").strip(), kind="code", tests=tests[:MOST_TESTS], meta=meta)
+        if isinstance(test, str) and not can_fail(test):
+            raise BadRow("has a test without an assert")
+    return _question(_cell(text), form, kind="code", tests=tests[:MOST_TESTS], meta=meta)
 
 
-def _question(text: str, **rest: Any) -> Question:
-    if not text or len(text) > LONGEST:
+def _question(text: str, form: str = "", **rest: Any) -> Question:
+    if not text or len(text + form) > LONGEST:
         raise BadRow("is over-long" if text else "has no question")
-    return Question(question_id(text), text, "", **rest)
+    return Question(question_id(text), text + form, "", **rest)
 
 
 def generic(row: Row, columns: dict[str, str], kind: str | None = None) -> Question:
@@ -66,8 +82,22 @@ def generic(row: Row, columns: dict[str, str], kind: str | None = None) -> Quest
 
     text = cell("question", "question", "problem", "prompt", "text")
     if kind == "code" or (kind is None and ("tests" in columns or {"tests", "test_list"} & {*row})):
-        return code(text, cell("tests", "tests", "test_list"))
+        tests = _decoded(cell("tests", "tests", "test_list"))
+        return code(text, tests, _form(_cell(text), tests))
     return math(text, cell("answer", "answer", "gold", "final_answer", "solution"))
+
+
+def _form(text: str, tests: list[Any]) -> str:
+    """What a question leaves unsaid: the function's name, by its first assert, or a program."""
+    if not (tests and is_test(tests[0])):
+        return ""
+    if isinstance(tests[0], dict):
+        return "" if "input" in text.lower() else _STDIN
+    tree = ast.parse(tests[0])
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {*dir(builtins)}
+    named = any(re.search(rf"\b{name}\s*\(|`{name}`", text) for name in names)
+    lone = len(tree.body) == 1 and isinstance(tree.body[0], ast.Assert)
+    return f"\nExample: {tests[0]}" if lone and not named else ""
 
 
 _problem = partial(generic, columns={}, kind="math")
@@ -79,8 +109,11 @@ def _olympiad(row: Row) -> Question:
 
 
 def _mbpp(row: Row) -> Question:
-    text = row["text"] and f"{row['text']}\nExample: {[*row['test_list'], ''][0]}"
-    return code(text, row["test_list"], setup=row.get("test_setup_code") or "")
+    """`prompt` and `test_imports` are of the sanitized edition, `question` of files after it."""
+    text = row[next((name for name in ("prompt", "question") if name in row), "text")]
+    setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or [])
+    tests = _decoded(row["test_list"])
+    return code(text, tests, f"\nExample: {[*tests, ''][0]}", setup=setup)
 
 
 def _humaneval(row: Row) -> Question:
@@ -89,12 +122,17 @@ def _humaneval(row: Row) -> Question:
     return code(text, [test], before=row["prompt"], entry=row["entry_point"])  # its helpers too
 
 
+def _is(out: Any) -> str:
+    """The comparison with a result that came as JSON, which has no tuples."""
+    return f"in ({out!r}, {tuple(out)!r})" if isinstance(out, list) else f"== {out!r}"
+
+
 def _calls(text: str, stub: str, name: str, pairs: list[tuple[list[Any], Any]]) -> Question:
     """Tests that call a function, or a method of LeetCode's class: (arguments, result)."""
     called = f"Solution().{name}" if "class Solution" in stub else name
-    tests = [f"assert {called}({', '.join(map(repr, args))}) == {out!r}" for args, out in pairs]
+    tests = [f"assert {called}({', '.join(map(repr, args))}) {_is(out)}" for args, out in pairs]
     stub = stub.strip() or f"def {name}({', '.join('abcdefgh'[: len(pairs[0][0])])}):"
-    return code(f"{text}\nWrite the function:\n{stub}", tests, before=_TYPING)
+    return code(text, tests, f"\nWrite the function:\n{stub}", before=_TYPING)
 
 
 def _apps(row: Row) -> Question:
@@ -106,7 +144,7 @@ def _apps(row: Row) -> Question:
         pairs = [(i, o[0] if isinstance(o, list) and len(o) == 1 else o) for i, o in pairs]
         return _calls(row["question"], row.get("starter_code") or "", packed["fn_name"], pairs)
     lines = [["\n".join(s) if isinstance(s, list) else s for s in pair] for pair in pairs]
-    return code(row["question"] + _STDIN, [{"input": i, "output": o} for i, o in lines])
+    return code(row["question"], [{"input": i, "output": o} for i, o in lines], _STDIN)
 
 
 def _contests(row: Row) -> Question:
@@ -114,7 +152,7 @@ def _contests(row: Row) -> Question:
     for part in ("public_tests", "private_tests", "generated_tests"):
         given, printed = ((row.get(part) or {}).get(key, []) for key in ("input", "output"))
         tests += [{"input": i, "output": o} for i, o in zip(given, printed, strict=True)]
-    return code(row["description"] + _STDIN, tests)
+    return code(row["description"], tests, _STDIN)
 
 
 class _TextOnly(pickle.Unpickler):
@@ -136,7 +174,7 @@ def _livecodebench(row: Row) -> Question:
     tests = json.loads(row["public_test_cases"]) + unpack(row["private_test_cases"] or "[]")
     name = json.loads(row.get("metadata") or "{}").get("func_name")
     if not name:
-        return code(row["question_content"] + _STDIN, tests)
+        return code(row["question_content"], tests, _STDIN)
     read = [
         ([json.loads(arg) for arg in test["input"].split("\n") if arg], json.loads(test["output"]))
         for test in tests
@@ -189,10 +227,10 @@ _SHAPES = {  # a column that only one of them has
 }
 
 
-def by_shape(row: Row) -> Question:
+def by_shape(row: Row, kind: str | None = None) -> Question:
     """A row of a file of unknown make: a built-in task's by its columns, else a generic one."""
     shapes = [convert for column, convert in _SHAPES.items() if column in row]
-    return shapes[0](row) if shapes else generic(row, {})
+    return shapes[0](row) if shapes else generic(row, {}, kind)
 
 
 def from_hub(name: str, place: str) -> Iterator[tuple[int, Row]]:
