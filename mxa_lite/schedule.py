@@ -51,8 +51,8 @@ def questions_for(
     drawn = dict.fromkeys(sources, 0)
     chosen = []
     for slot in range(1, step * count + 1):
-        # the source that is furthest behind its share of all slots so far
-        name = max(sources, key=lambda n, slot=slot: slot * share[n] / total - drawn[n])
+        lag = {source: slot * share[source] / total - drawn[source] for source in sources}
+        name = max(lag, key=lag.__getitem__)  # the furthest behind its share of all slots so far
         turn, place = divmod(drawn[name], len(sources[name]))
         drawn[name] += 1
         if slot > (step - 1) * count:
