@@ -13,17 +13,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import accumulate, cycle
+from itertools import cycle
 from pathlib import Path
 from statistics import fmean, median, quantiles
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from mxa_lite import recipe_file, tasks
 from mxa_lite.batching import MicroBatch, micro_batches, trajectories
+from mxa_lite.continuous import ContinuousEngine
 from mxa_lite.engine import Engine
+from mxa_lite.memory import held, peak
 from mxa_lite.models import Policy
 from mxa_lite.recipe import Recipe
 from mxa_lite.rollout import Sampler, Shape
@@ -68,7 +69,7 @@ MEANING = {
     "sandbox_ms": "ms from start to end of a script of one call; vs_python: / `python -c pass`",
     "rollout_efficiency": "tokens/s of a rollout / plain generate on the same calls, lengths known",
     "batching_gain": "tokens/s of a rollout / the same with one call at a time",
-    "tokens_per_second": "completion tokens of a rollout",
+    "tokens_per_second": "completion tokens of a rollout, by engine; a run keeps to its recipe's",
     "scaling": "seconds per execution of a rollout, and large / small",
     "update_efficiency": "real tokens/s of an update / TRL's on one rectangle without padding",
     "padding_waste": "share of padding in the update's tokens",
@@ -92,7 +93,7 @@ def machine(policy: Policy, recipe: Recipe) -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name(0) if cuda else "cpu",
-        "threads": torch.get_num_threads(),
+        "threads": policy.threads or torch.get_num_threads(),
         "model": recipe.model.name,
         "engine": recipe.engine,
         "loader": policy.loader,
@@ -172,7 +173,8 @@ def sandbox_ms(times: int = 60, burst: int = 64) -> dict[str, float]:
 
 
 def rollout_ratios(sampler: FixedDesigns) -> dict[str, Any]:
-    """Completion tokens per second of a rollout, divided by those of two other ways."""
+    """Completion tokens per second of a rollout, divided by those of other ways; plain `generate`
+    with all threads or as many as the engine decodes with, whichever is faster."""
     engine = sampler.engine
     sampler.some("warm")
     rates: dict[str, list[float]] = {"rollout": [], "plain": []}
@@ -183,18 +185,28 @@ def rollout_ratios(sampler: FixedDesigns) -> dict[str, Any]:
             trees = sampler.some(f"speed {turn}")
         stats = engine.reset()
         rates["rollout"].append(stats.completion_tokens / seconds[0])
-        rates["plain"].append(plain_rate(sampler, trees, max(rows for rows, _ in stats.batches)))
-    sampler.engine = Engine(engine.policy, engine.max_length, 1)  # one call at a time
-    alone: list[float] = []
-    with timed(alone):
-        sampler.some("speed 2")
-    tokens = sampler.engine.reset().completion_tokens
+        rows = max(rows for rows, _ in stats.batches)
+        with engine.policy.all_threads():
+            threaded = plain_rate(sampler, trees, rows)
+        rates["plain"].append(max(threaded, plain_rate(sampler, trees, rows)))
+    other: dict[str, float] = {}
+    for name, kind, tokens in (
+        ("alone", Engine, 1),  # one call at a time
+        ("continuous", ContinuousEngine, engine.generation_tokens),
+    ):
+        if name == "continuous" and engine.policy.loader != "plain":
+            continue
+        sampler.engine = kind(engine.policy, engine.max_length, tokens)
+        taken: list[float] = []
+        with timed(taken):
+            sampler.some("speed 2")
+        other[name] = sampler.engine.reset().completion_tokens / taken[0]
     sampler.engine = engine
     pairs = zip(rates["rollout"], rates["plain"], strict=True)
     return {
         "rollout_efficiency": median(ours / plain for ours, plain in pairs),
-        "batching_gain": rates["rollout"][-1] / (tokens / alone[0]),
-        "tokens_per_second": median(rates["rollout"]),
+        "batching_gain": rates["rollout"][-1] / other.pop("alone"),
+        "tokens_per_second": {"waves": median(rates["rollout"])} | other,
     }
 
 
@@ -275,7 +287,8 @@ class OneRectangle(RoleTrainer):
         sampled = torch.zeros(rows, new, device=device)
         self._micro = MicroBatch(role, 1.0, batch, 1.0, sampled, rows * (prompt + new), rows)
         self.numbers = {"logp_gap": {}, "entropy": {}}
-        return super(RoleTrainer, self).training_step(model, batch, None)
+        with self.policy.all_threads():
+            return super(RoleTrainer, self).training_step(model, batch, None)
 
 
 def update(
@@ -334,7 +347,7 @@ def role_overhead(recipe: Recipe, trees: list[Tree]) -> dict[str, float]:
         model = recipe.model.model_copy(update={"adapters": adapters})
         one = recipe.model_copy(update={"model": model, "train": train})
         found[adapters] = one, load_policy(one), []
-    for _ in range(3):
+    for _ in range(5):
         for one, policy, seconds in found.values():
             seconds.append(update(RoleTrainer, one, policy, trees, *BOTH))
     memory = {}
@@ -346,30 +359,6 @@ def role_overhead(recipe: Recipe, trees: list[Tree]) -> dict[str, float]:
         "time": median(two / one for two, one in pairs),
         "memory": memory["per_role"] / memory["shared"],
     }
-
-
-def held(tensors: Any) -> int:
-    """Bytes of the distinct storages of some tensors, with the scales of 4-bit ones."""
-    storages = {}
-    for tensor in tensors:
-        state = getattr(tensor, "quant_state", None)
-        scales = [] if state is None else [state.absmax, state.state2.absmax]
-        for t in [tensor, *scales]:
-            storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-    return sum(storages.values())
-
-
-def peak(work: Callable[[], Any]) -> int:
-    """Most bytes allocated at once while `work` runs, beyond what lay there before."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
 
 
 def step_seconds(recipe: Recipe, sampler: FixedDesigns) -> dict[str, float]:

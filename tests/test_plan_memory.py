@@ -1,35 +1,16 @@
 """The plan's formula against live tensor bytes, traced by the allocator (not the process's RSS)."""
 
-from itertools import accumulate
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from mxa_lite import embedded, models
+from mxa_lite.memory import held, peak
 from mxa_lite.plan import estimate, shape_of
 from mxa_lite.recipe_file import load
 from mxa_lite.trainer import RoleTrainer
-
-
-def held(tensors):
-    """Bytes of the distinct storages of some tensors, with the scales of 4-bit ones."""
-    storages = {}
-    for tensor in tensors:
-        state = getattr(tensor, "quant_state", None)
-        for t in [tensor] + ([state.absmax, state.state2.absmax] if state is not None else []):
-            storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-    return sum(storages.values())
-
-
-def peak(work):
-    """Most bytes allocated at once while `work` runs, beyond what lay there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return max(accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
 
 
 @pytest.mark.slow
