@@ -114,12 +114,16 @@ class Rollout(Block):
 
 
 class Credit(Block):
-    """Who is paid for what; the defaults are the paper's."""
+    """Who is paid for what; the defaults are the paper's.
+
+    pass_ratio: code tasks pay the share of passed tests, in evaluations too, not all or nothing.
+    """
 
     executor_group: Literal["question", "design"] = "question"
     executor_unit: Literal["trajectory", "execution"] = "trajectory"
     format_weight: Real = 0.4
     answer_from: Literal["reply", "any"] = "reply"
+    pass_ratio: bool = False
 
 
 class Schedule(Block):

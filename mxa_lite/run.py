@@ -60,7 +60,10 @@ def sampler_for(recipe: Recipe, policy: models.Policy) -> Iterator[Sampler]:
     if recipe.engine == "continuous" and policy.loader != "plain":
         raise InputError("engine: continuous needs model.loader=plain; Unsloth has its own cache")
     engine = kind(policy, recipe.model.max_length, recipe.generation_tokens)
-    with Sandbox(limits, box.require) as sandbox, Grader(box.require, limits=limits) as grader:
+    with (
+        Sandbox(limits, box.require) as sandbox,
+        Grader(box.require, ratio=recipe.credit.pass_ratio, limits=limits) as grader,
+    ):
         yield Sampler(engine, sandbox, grader, recipe)
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import small
 
+from mxa_lite import models
+from mxa_lite.run import sampler_for
 from mxa_lite.schedule import questions_for
 from mxa_lite.tree import Question
 
@@ -145,6 +148,17 @@ def test_a_rare_source_of_a_mix_has_its_share_over_many_steps() -> None:
     weights = [1 / 2] * 2 + [20 / 2] * 2
     drawn = [q.id for step in range(1, 22) for q in questions_for(rows, weights, 1, step, 8)]
     assert sum(name in ("0", "1") for name in drawn) == 8
+
+
+@pytest.mark.parametrize(("pass_ratio", "paid"), [("false", 0.0), ("true", 0.5)])
+def test_a_recipe_says_whether_half_the_tests_pay_half(pass_ratio: str, paid: float) -> None:
+    recipe = small(f"credit.pass_ratio={pass_ratio}")
+    question = Question(
+        "q", "f", "mbpp", kind="code", tests=["assert f(1) == 1", "assert f(2) == 3"]
+    )
+    with sampler_for(recipe, models.load(recipe)) as sampler:
+        (verdict,) = sampler.grader.grade_many([(question, "def f(x):\n    return x")])
+    assert verdict.correct == paid
 
 
 def test_a_pass_over_the_questions_uses_each_once() -> None:
