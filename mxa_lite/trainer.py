@@ -215,14 +215,14 @@ class RoleTrainer(GRPOTrainer):
     def _backward(self, model: Any, batches: list[MicroBatch]) -> torch.Tensor:
         """Gradients of all micro-batches, added up; the summed loss."""
         total = torch.zeros((), device=self.policy.device)
-        for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        for number, batch in enumerate(batches, 1):
             if self.interrupted():
                 raise KeyboardInterrupt
             self.policy.activate(batch.role)
             self._micro = batch
             self.temperature = self.args.temperature = batch.temperature
             self.max_completion_length = self.limits[batch.role]
-            more = following is not None and following.role == batch.role
+            more = any(other.role == batch.role for other in batches[number:])
             with self.accelerator.no_sync(model) if more else contextlib.nullcontext():
                 total += super().training_step(model, batch.inputs, None)
         return total
