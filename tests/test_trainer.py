@@ -274,23 +274,3 @@ def test_out_of_memory_with_a_single_trajectory_says_what_to_lower(
     monkeypatch.setattr(RoleTrainer, "_get_per_token_logps_and_entropies", no_memory)
     with pytest.raises(RunError, match="lower rollout"):
         train(small("train.steps=1"), tmp_path, lambda step: ("executor",))
-
-
-def test_a_step_without_any_signal_moves_nothing(tmp_path: Path) -> None:
-    """All advantages 0: no micro-batch at all; the step is counted and both adapters stay."""
-
-    def equal(step: int) -> list[Tree]:
-        made = trees(step)
-        for tree in made:
-            for design in tree.designs:
-                for call in [design.call, *(c for e in design.executions for c in e.calls)]:
-                    call.advantage = 0.0
-        return made
-
-    recipe = small("train.steps=1")
-    cold = models.load(recipe)
-    policy, seen = train(recipe, tmp_path, lambda step: ("executor",), equal)
-    assert seen[0]["micro_batches"] == 0
-    for name in ("designer", "executor"):
-        before, after = adapter(cold, name), adapter(policy, name)
-        assert all(torch.equal(before[key], after[key]) for key in before)
