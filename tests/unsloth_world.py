@@ -33,7 +33,7 @@ import torch  # noqa: E402
 
 from mxa_lite import models, trainer  # noqa: E402
 from mxa_lite.engine import Engine, Request  # noqa: E402
-from mxa_lite.recipe import Recipe  # noqa: E402
+from mxa_lite.recipe import Rates, Recipe  # noqa: E402
 
 Weights = dict[str, torch.Tensor]
 
@@ -71,7 +71,12 @@ def say(policy: models.Policy, temperature: float) -> list[list[int]]:
 def gradients() -> None:
     """One plain SGD step of rate 1 from trees of both roles: what the weights moved by."""
     train = RECIPE.train.model_copy(
-        update={"steps": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 1e6}
+        update={
+            "steps": 1,
+            "optim": "sgd",
+            "learning_rate": Rates(designer=1.0, executor=1.0),
+            "max_grad_norm": 1e6,
+        }
     )
     recipe = RECIPE.model_copy(update={"train": train})
     policy = policy_with_weights(recipe)
