@@ -5,6 +5,7 @@ What a call says depends on the recipe and not on who shares its batch; `noise.p
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,7 +82,7 @@ class Rows:
             self.cache.batch_select_indices(chosen)
 
 
-class Waves:
+class Waves(ABC):
     """Takes calls as they come and makes them together when every script waits.
 
     patience: seconds that scripts are waited for while calls are under way; None: no limit.
@@ -93,8 +94,9 @@ class Waves:
         self._tickets = 0
         self._pending: dict[int, tuple[tuple[Any, ...], Request]] = {}
 
+    @abstractmethod
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        raise NotImplementedError
+        """One completion per request, in their order."""
 
     def submit(self, request: Request, order: tuple[Any, ...] = ()) -> int:
         """Take a call; returns the ticket that `collect` names. A wave goes by `order`."""
