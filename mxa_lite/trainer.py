@@ -205,12 +205,12 @@ class RoleTrainer(GRPOTrainer):
         if distributed.SIZE == 1:
             return batches
         mine = {role: [batch.rows for batch in batches if batch.role == role] for role in totals}
-        rows = {
-            role: [max(some) for some in zip_longest(*(one[role] for one in every), fillvalue=1)]
-            for every in [distributed.gathered(mine)]
-            for role in totals
-        }
-        return levelled(batches, rows, pad, device)
+        every = distributed.gathered(mine)
+        most = {}  # role -> rows of its first, second, ... micro-batch on the fullest process
+        for role in totals:
+            places = zip_longest(*(counts[role] for counts in every), fillvalue=1)
+            most[role] = [max(rows) for rows in places]
+        return levelled(batches, most, pad, device)
 
     def _backward(self, model: Any, batches: list[MicroBatch]) -> torch.Tensor:
         """Gradients of all micro-batches, added up; the summed loss."""
