@@ -69,9 +69,8 @@ class _Running:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A call of job `job` that waits for the model."""
+    """A call that waits for the model."""
 
-    job: int
     running: _Running
     event: CallRequest
     request: Request
@@ -182,14 +181,16 @@ class Sampler:
                     for event in self.sandbox.poll(self.engine.patience if waiting else None):
                         if isinstance(event, Ended):
                             self._ended(live.pop(event.job), event)
-                            for ticket in [t for t, c in waiting.items() if c.job == event.job]:
+                            for ticket in [
+                                t for t, c in waiting.items() if c.event.job == event.job
+                            ]:
                                 self.engine.cancel(ticket)
                                 del waiting[ticket]
                         elif event.job in live:
                             job = live[event.job]
                             request = self._request(job, event, temperature)
                             ticket = self.engine.submit(request, (event.job, path_key(event.path)))
-                            waiting[ticket] = Waiting(event.job, job, event, request)
+                            waiting[ticket] = Waiting(job, event, request)
                     idle = self.sandbox.idle()
                 if waiting:
                     with self.clock("execute_model"):
@@ -220,12 +221,12 @@ class Sampler:
             running.execution.calls.append(recorded)
             running.tokens += len(completion.completion_ids)
             if running.tokens > self.recipe.rollout.max_tokens:
-                spent.add(call.job)
+                spent.add(call.event.job)
         for job in spent:
             self.sandbox.stop(job, Outcome.TOKEN_BUDGET)
         for call, completion in made:
-            if call.job not in spent:
-                self.sandbox.reply(call.job, call.event.id, completion.text)
+            if call.event.job not in spent:
+                self.sandbox.reply(call.event.job, call.event.id, completion.text)
 
     def _ended(self, job: _Running, event: Ended) -> None:
         execution = job.execution
