@@ -39,6 +39,11 @@ class MicroBatch:
     tokens: int  # real tokens, prompt and completion
     rows: int  # real rows; those after them are filling
 
+    @property
+    def padded(self) -> int:
+        """Tokens with the padding."""
+        return self.inputs["prompt_ids"].numel() + self.inputs["completion_ids"].numel()
+
 
 def trajectories(trees: Iterable[Tree], roles: Sequence[str]) -> list[Trajectory]:
     """All trajectories of the learning roles; calls at temperature 0 are not trained on."""

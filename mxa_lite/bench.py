@@ -32,7 +32,7 @@ from mxa_lite.run import load_policy, sampler_for
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.sandbox import CallRequest, Ended, Job, Limits, Sandbox
 from mxa_lite.systems import SYSTEMS
-from mxa_lite.trainer import RoleTrainer, padded_of
+from mxa_lite.trainer import RoleTrainer
 from mxa_lite.tree import Call, Design, Tree
 
 SHAPE = ("train.questions=4", "rollout.designs=4", "rollout.executions=4")  # B, M, N
@@ -332,7 +332,7 @@ def update_ratios(recipe: Recipe, policy: Policy, trees: list[Tree]) -> dict[str
     )
     return {
         "update_efficiency": median(b / a for a, b in zip(ours, stock, strict=True)),
-        "padding_waste": 1 - sum(b.tokens for b in batches) / sum(map(padded_of, batches)),
+        "padding_waste": 1 - sum(b.tokens for b in batches) / sum(b.padded for b in batches),
     }
 
 

@@ -195,7 +195,7 @@ class RoleTrainer(GRPOTrainer):
             model.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
             self.out_of_memory += 1
-            self.tokens = max(padded_of(batch) for batch in batches) // 2
+            self.tokens = max(batch.padded for batch in batches) // 2
 
     def _micro_batches(self, found: list[Trajectory]) -> list[MicroBatch]:
         """This process's micro-batches; every process has as many of a role as the others."""
@@ -323,13 +323,8 @@ class RoleTrainer(GRPOTrainer):
         self.policy.load(Path(resume_from_checkpoint))
 
 
-def padded_of(batch: MicroBatch) -> int:
-    """Tokens of a micro-batch, padding included."""
-    return batch.inputs["prompt_ids"].numel() + batch.inputs["completion_ids"].numel()
-
-
 def _counted(batches: list[MicroBatch], found: int) -> dict[str, Any]:
-    padded = sum(padded_of(batch) for batch in batches)
+    padded = sum(batch.padded for batch in batches)
     return {
         "micro_batches": len(batches),
         "trajectories": found,
