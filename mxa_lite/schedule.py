@@ -49,6 +49,7 @@ def questions_for(
         share[source] = share.get(source, 0.0) + weight
     total = sum(share.values())
     drawn = dict.fromkeys(sources, 0)
+    orders: dict[tuple[tuple[str, float], int], list[Question]] = {}  # of a source and pass
     chosen = []
     for slot in range(1, step * count + 1):
         lag = {source: slot * share[source] / total - drawn[source] for source in sources}
@@ -56,7 +57,8 @@ def questions_for(
         turn, place = divmod(drawn[name], len(sources[name]))
         drawn[name] += 1
         if slot > (step - 1) * count:
-            order = list(range(len(sources[name])))
-            random.Random(f"{seed} {name[0]} {turn}").shuffle(order)
-            chosen.append(sources[name][order[place]])
+            if (name, turn) not in orders:
+                orders[name, turn] = list(sources[name])
+                random.Random(f"{seed} {name[0]} {turn}").shuffle(orders[name, turn])
+            chosen.append(orders[name, turn][place])
     return chosen
