@@ -208,6 +208,23 @@ def _shapes(gold: str, answer: str, numeric: list[bool]) -> bool | list[tuple[st
     return [pair]
 
 
+# What parsers and scorers throw at text they cannot read. Anything else ends the worker, which is
+# "not shown equal" too and costs a restart.
+ODD_TEXT = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    NameError,
+    OSError,  # what the audit hook denies
+    RuntimeError,  # and RecursionError, NotImplementedError
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
 class Worker:
     """One process that compares; replaced when it dies or runs out of time.
 
@@ -292,7 +309,7 @@ def main() -> None:
                 value = gym.score(request["gym"], request["question"], request["answer"])
             else:
                 value = float(all(_equal(*pair) for pair in request["pairs"]))
-        except Exception:  # whatever a parser or a scorer throws at odd text: not shown equal
+        except ODD_TEXT:  # not shown equal
             value = 0.0
         print(json.dumps(value), file=out, flush=True)
 

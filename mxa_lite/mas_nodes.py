@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -335,6 +336,7 @@ class RouterNode(WorkflowNode):
         default = self.routes.get(self.default_route) or next(iter(self.routes.values()))
         try:
             route = self.routes.get(self.routing_func(context), default)
-        except Exception:  # the function is the script's own
+        except Exception as error:  # the function is the script's own; said in its stderr
+            print(f"router {self.name}: {error!r}; the default route", file=sys.stderr)
             route = default
         return visit(route, context.copy())

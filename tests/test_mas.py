@@ -236,7 +236,7 @@ def test_reflection_keeps_its_solution_when_the_critic_fails():
     assert run(script, solver="1", c=ValueError("x")).answers == ["1"]
 
 
-def test_the_router_runs_the_named_route_or_the_default():
+def test_the_router_runs_the_named_route_or_the_default(capsys):
     """Fault: the routed message was appended twice and lost its sender; and a routing
     function that compared message types was always false, for there were two copies of the enum."""
     script = TWO + (
@@ -255,6 +255,7 @@ def test_the_router_runs_the_named_route_or_the_default():
     client = run(script, solver="s", other="o")
     assert client.agents == ["other", "solver"]
     assert client.calls[1].user == prompts.follow_up(QUESTION, [("other", "o")])
+    assert capsys.readouterr().err == "router r: ValueError(); the default route\n"
 
 
 def test_the_router_appends_once_and_keeps_the_sender(capsys):
