@@ -38,7 +38,8 @@ def eval_(run: Path, beside: Path | None, sets: tuple[str, ...], as_json: bool) 
     for group in ("final", "with"):
         for mode, m in result.get(group, {}).items():
             numbers = interval(m["accuracy"], m["low"], m["high"])
-            cost = f"{m['calls']:.1f} calls, {m['tokens']:.0f} tokens, {m['seconds']:.2f} s"
+            cost = f"{m['calls']:.1f} calls, {m['tokens']:.0f} tokens"
+            cost += f", {result['seconds'][group][mode]:.2f} s"
             click.echo(f"{group:5s} {mode:18s} {numbers}  pass@k {m['pass_at_k']:.3f}  {cost}")
     first = next(iter(result["final"]))
     for d in [d for d in result["differences"] if d["a"] == first]:

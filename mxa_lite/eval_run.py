@@ -12,8 +12,10 @@ from mxa_lite.predictions import question_means
 from mxa_lite.stats import paired
 
 
-def _measured(run: Path, sets: tuple[str, ...], folder: Path, own: bool) -> dict[str, Any]:
-    """One run's modes; own: the fixed systems too."""
+def _measured(
+    run: Path, sets: tuple[str, ...], folder: Path, own: bool
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """One run's modes and their seconds; own: the fixed systems too."""
     with opened(run, sets) as sampler:
         recipe = sampler.recipe
         data = tasks.load(recipe.task, recipe.seed, training=False)
@@ -25,15 +27,17 @@ def _measured(run: Path, sets: tuple[str, ...], folder: Path, own: bool) -> dict
 def evaluate_run(run: Path, beside: Path | None, sets: tuple[str, ...]) -> dict[str, Any]:
     """What `mxa-lite eval --json` prints: modes of `final`, of `with`, and paired differences.
 
-    The modes of the second run are named `with_<mode>` among the differences, `b - a` over the
-    questions both answered. Predictions are kept in `predictions/eval/` of the run.
+    `seconds` are per attempt. The modes of the second run are named `with_<mode>` among the
+    differences, `b - a` over the questions both answered. Predictions are kept in
+    `predictions/eval/` of the run.
     """
     folder = run / "predictions" / "eval"
-    result: dict[str, Any] = {"final": _measured(run, sets, folder, True)}
+    final, seconds = _measured(run, sets, folder, True)
+    result: dict[str, Any] = {"final": final, "seconds": {"final": seconds}}
     means = {mode: question_means(folder / f"{mode}.jsonl") for mode in result["final"]}
     if beside is not None:
         other = folder / "with"
-        result["with"] = _measured(beside, sets, other, False)
+        result["with"], result["seconds"]["with"] = _measured(beside, sets, other, False)
         means |= {f"with_{m}": question_means(other / f"{m}.jsonl") for m in result["with"]}
     result["differences"] = []
     for (a, first), (b, second) in combinations(means.items(), 2):

@@ -33,11 +33,8 @@ class Attempt:
     outcome: str = "ok"
 
 
-def summarize(attempts: Sequence[Attempt], seconds: float = 0.0) -> dict[str, Any]:
-    """accuracy (avg@k) with its 95 % interval, pass@k, and cost per attempt.
-
-    seconds: of all attempts together, which run in batches.
-    """
+def summarize(attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """accuracy (avg@k) with its 95 % interval, pass@k, and cost per attempt."""
     by_question: dict[str, list[float]] = defaultdict(list)
     for attempt in attempts:
         by_question[attempt.question].append(attempt.correct)
@@ -56,7 +53,6 @@ def summarize(attempts: Sequence[Attempt], seconds: float = 0.0) -> dict[str, An
         "tokens": (prompt + completion) / tries,
         "prompt_tokens": prompt / tries,
         "completion_tokens": completion / tries,
-        "seconds": seconds / tries,
         "questions": len(by_question),
         "attempts": len(attempts),
     }
@@ -178,8 +174,10 @@ def measure(
     questions: Sequence[Question],
     folder: Path | None = None,
     fixed: bool = False,
-) -> dict[str, dict[str, Any]]:
-    """Mode -> numbers, for the policy as it stands. Predictions go to `folder/<mode>.jsonl`.
+) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+    """Mode -> numbers, for the policy as it stands, and mode -> seconds per attempt, in batches.
+
+    Predictions go to `folder/<mode>.jsonl`.
 
     fixed: the hand-written systems too, whatever the recipe says.
     """
@@ -191,7 +189,7 @@ def measure(
     def add(mode: str, make: Callable[..., list[Attempt]], *arguments: Any) -> None:
         started = time.perf_counter()
         modes[mode] = make(sampler, questions, *arguments)
-        seconds[mode] = time.perf_counter() - started
+        seconds[mode] = (time.perf_counter() - started) / max(len(modes[mode]), 1)
 
     votes = recipe.rollout.designs
     if recipe.method == "metaagent":
@@ -212,7 +210,7 @@ def measure(
             add(f"fixed_{pattern}", hand_written, script, pattern, samples, temperature)
     if folder is not None:
         save_predictions(modes, folder)
-    return {mode: summarize(modes[mode], seconds[mode]) for mode in modes}
+    return {mode: summarize(attempts) for mode, attempts in modes.items()}, seconds
 
 
 def save_predictions(modes: dict[str, list[Attempt]], folder: Path) -> None:

@@ -201,6 +201,7 @@ def render(run: Path, **parts: Any) -> str:
         steps=sample(run),
         sections=figures(lines) if lines else [],
         evaluation={name: results[name] for name in ("cold", "final") if results.get(name)},
+        seconds=results.get("seconds") or {},
         swap=results.get("swap") or {},
         recipe=text,
         version=version(run),

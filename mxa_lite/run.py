@@ -157,9 +157,10 @@ class Run:
         if name in results or not self.held_out or not distributed.MAIN:
             return
         self.say(f"evaluating ({name}) on {len(self.held_out)} held-out questions")
-        results[name] = evaluate.measure(
+        results[name], seconds = evaluate.measure(
             self.sampler, self.held_out, self.folder.path / "predictions" / name
         )
+        results.setdefault("seconds", {})[name] = seconds  # what a clock decides, apart
         self.folder.write_json("eval.json", results)
         for mode, m in results[name].items():
             self.say(
@@ -190,10 +191,7 @@ class Run:
             table[f"{designer}_{executor}"] = evaluate.summarize(tries)
         self.policy.load(final)
         order = ("cold_cold", "trained_cold", "cold_trained", "trained_trained")
-        results["swap"] = {  # without what a clock decides: a resumed run has the same table
-            cell: {key: value for key, value in table[cell].items() if key != "seconds"}
-            for cell in order
-        }
+        results["swap"] = {cell: table[cell] for cell in order}
         self.folder.write_json("eval.json", results)
         self.say("swap table (designer_executor):")
         for cell, m in results["swap"].items():
@@ -370,7 +368,8 @@ def run(
         say(note)
     if resume and summary:  # more steps than before: the end is measured again
         results = folder.read_json("eval.json")
-        folder.write_json("eval.json", {k: v for k, v in results.items() if k == "cold"})
+        kept = {key: results[key] for key in ("cold", "seconds") if key in results}
+        folder.write_json("eval.json", kept)
     if distributed.MAIN:
         folder.create(recipe_file.dump(recipe, versions()))
     distributed.wait()
