@@ -120,8 +120,10 @@ class ContinuousEngine(Engine):
         done: dict[int, Completion] = {}
         for role in dict.fromkeys(r.role for r in requests):
             mine = [i for i, r in enumerate(requests) if r.role == role]
-            tickets = {self.submit(requests[i]): i for i in mine}
-            while any(i not in done for i in mine):
-                done |= {tickets[ticket]: made for ticket, made in self.collect(True)}
-            self.finish()
+            try:
+                tickets = {self.submit(requests[i]): i for i in mine}
+                while any(i not in done for i in mine):
+                    done |= {tickets[ticket]: made for ticket, made in self.collect(True)}
+            finally:
+                self.finish()
         return [done[i] for i in range(len(requests))]

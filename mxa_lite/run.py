@@ -124,11 +124,6 @@ class Run:
             self.policy.load(target)
             return
         cold = self.recipe.cold_start
-        if distributed.SIZE > 1 and cold.method != "none":
-            raise InputError(
-                "cold_start: runs on one GPU; do `mxa-lite run RECIPE --set train.steps=0` first,"
-                " then launch the same command with --resume and without that"
-            )
         if cold.method == "bootstrap":
             bootstrap.Bootstrap(self.sampler, self.pick, self.folder, self.say).run()
         elif cold.method == "data":
@@ -361,6 +356,12 @@ def run(
     if resume and summary.get("steps") == recipe.train.steps:
         say(f"{output} is finished: {recipe.train.steps} steps; see {output / 'report.html'}")
         return
+    cold = folder.checkpoints / COLD
+    if distributed.SIZE > 1 and recipe.cold_start.method != "none" and not cold.is_dir():
+        raise InputError(
+            "cold_start: runs on one GPU; do `mxa-lite run RECIPE --set train.steps=0` first, then"
+            " launch the same command with --resume and without that"
+        )
     distributed.join()
     data = tasks.load(recipe.task, recipe.seed)
     policy = load_policy(recipe)

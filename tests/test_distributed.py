@@ -63,3 +63,4 @@ def test_a_cold_start_on_several_processes_is_refused_with_what_to_do(tmp_path: 
     done = subprocess.run([*TWO, *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert "do `mxa-lite run RECIPE --set train.steps=0` first" in done.stderr
+    assert not (tmp_path / "run").exists()  # else that command would find it taken
