@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
 from mxa_lite.tree import Call, Tree
 
 SPAN = 16  # completions of like length, to this many tokens, are sorted by their prompts
+
+Totals = dict[str, tuple[float, float]]  # role -> (loss tokens, rows), weighted
 
 
 @dataclass(frozen=True)
@@ -21,28 +22,73 @@ class Trajectory:
     call: Call
 
 
-@dataclass
+@dataclass(frozen=True)
 class MicroBatch:
-    """Rows of one role and one temperature, with what TRL's loss reads in `inputs`.
+    """Calls of one role and one temperature. `tensors` makes their tensors when their turn comes,
+    so that a step's memory does not grow with its micro-batches.
 
-    inputs: prompt_ids, prompt_mask (rows, P) left-padded; completion_ids, completion_mask
-    (rows, T) right-padded; advantages (rows,) times their loss weight; num_items_in_batch 0-d:
-    loss tokens of the role in the whole step. scale: factor that makes a mean over these rows a
-    part of the mean over the role's rows. sampled: (rows, T) log-probs as sampled.
+    items: loss tokens of the role in the whole step. scale: factor that makes a mean over these
+    rows a part of the mean over the role's rows. rows: of the tensors; those beyond the calls are
+    filling, one prompt and one completion token of padding with advantage 0.
     """
 
     role: str
     temperature: float
-    inputs: dict[str, torch.Tensor]
+    calls: Sequence[Call]
+    items: float
     scale: float
-    sampled: torch.Tensor
-    tokens: int  # real tokens, prompt and completion
-    rows: int  # real rows; those after them are filling
+    rows: int
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, prompt and completion."""
+        return sum(len(c.prompt_ids) + len(c.completion_ids) for c in self.calls)
 
     @property
     def padded(self) -> int:
         """Tokens with the padding."""
-        return self.inputs["prompt_ids"].numel() + self.inputs["completion_ids"].numel()
+        return self.rows * sum(_widths(self.calls))
+
+    def tensors(
+        self, pad: int, device: torch.device
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """What TRL's loss reads, and the (rows, T) log-probs as sampled.
+
+        prompt_ids, prompt_mask (rows, P) left-padded; completion_ids, completion_mask (rows, T)
+        right-padded; advantages (rows,) times their loss weight; num_items_in_batch 0-d.
+        """
+        prompt, completion = _widths(self.calls)
+        prompt_ids = torch.full((self.rows, prompt), pad)
+        completion_ids = torch.full((self.rows, completion), pad)
+        prompt_mask = torch.zeros_like(prompt_ids)
+        completion_mask = torch.zeros_like(completion_ids)
+        prompt_mask[len(self.calls) :, -1] = 1
+        completion_mask[len(self.calls) :, 0] = 1
+        sampled = torch.zeros(self.rows, completion)
+        advantages = torch.zeros(self.rows)
+        for i, c in enumerate(self.calls):
+            p, t = len(c.prompt_ids), len(c.completion_ids)
+            prompt_ids[i, prompt - p :] = torch.tensor(c.prompt_ids)
+            prompt_mask[i, prompt - p :] = 1
+            completion_ids[i, :t] = torch.tensor(c.completion_ids)
+            completion_mask[i, :t] = 1
+            sampled[i, :t] = torch.tensor(c.logps)
+            advantages[i] = c.advantage * c.weight
+        inputs = {
+            "prompt_ids": prompt_ids,
+            "prompt_mask": prompt_mask,
+            "completion_ids": completion_ids,
+            "completion_mask": completion_mask,
+            "advantages": advantages,
+            "num_items_in_batch": torch.tensor(self.items),
+        }
+        return {name: made.to(device) for name, made in inputs.items()}, sampled.to(device)
+
+
+def _widths(calls: Sequence[Call]) -> tuple[int, int]:
+    """Tokens of the longest prompt and of the longest completion."""
+    prompt = max((len(c.prompt_ids) for c in calls), default=1)
+    return prompt, max((len(c.completion_ids) for c in calls), default=1)
 
 
 def trajectories(trees: Iterable[Tree], roles: Sequence[str]) -> list[Trajectory]:
@@ -90,19 +136,11 @@ def pack(calls: Sequence[Call], tokens: int) -> list[list[Call]]:
 
 def padded_tokens(calls: Sequence[Call]) -> int:
     """Tokens of the rectangle that holds these calls."""
-    width = max(len(c.prompt_ids) for c in calls) + max(len(c.completion_ids) for c in calls)
-    return len(calls) * width
-
-
-Totals = dict[str, tuple[float, float]]
+    return len(calls) * sum(_widths(calls))
 
 
 def micro_batches(
-    found: Sequence[Trajectory],
-    tokens: int,
-    pad: int,
-    device: torch.device,
-    totals: Totals | None = None,
+    found: Sequence[Trajectory], tokens: int, totals: Totals | None = None
 ) -> list[MicroBatch]:
     """Micro-batches of a step, role after role. totals: of all processes, where there are more.
 
@@ -119,11 +157,8 @@ def micro_batches(
         ]
         items, rows = totals[role]
         for some in pack(calls, tokens):
-            inputs, sampled = _tensors(some, pad, device)
-            inputs["num_items_in_batch"] = torch.tensor(items, device=device)
-            real = sum(len(c.prompt_ids) + len(c.completion_ids) for c in some)
-            scale = len(some) / rows
-            batches.append(MicroBatch(role, temperature, inputs, scale, sampled, real, len(some)))
+            made = MicroBatch(role, temperature, some, items, len(some) / rows, len(some))
+            batches.append(made)
     return batches
 
 
@@ -148,72 +183,13 @@ def summed(parts: Iterable[Totals]) -> Totals:
     return found
 
 
-def levelled(
-    batches: Sequence[MicroBatch], rows: dict[str, list[int]], pad: int, device: torch.device
-) -> list[MicroBatch]:
-    """Micro-batches of exactly `rows` rows each, role after role, since processes go in step.
-
-    Rows that are missing are filled up by ones of two tokens whose advantage and weight are 0.
-    """
+def levelled(batches: Sequence[MicroBatch], rows: dict[str, list[int]]) -> list[MicroBatch]:
+    """Micro-batches of exactly `rows` rows each, role after role, since processes go in step."""
     found = []
     for role, counts in sorted(rows.items()):
         mine = iter([batch for batch in batches if batch.role == role])
         for count in counts:
-            batch = next(mine, None) or _empty(role, pad, device)
-            found.append(_filled(batch, count, pad))
+            batch = next(mine, MicroBatch(role, 1.0, [], 1.0, 0.0, count))
+            scale = batch.scale * count / batch.rows
+            found.append(replace(batch, rows=count, scale=scale))
     return found
-
-
-def _empty(role: str, pad: int, device: torch.device) -> MicroBatch:
-    one = torch.full((1, 1), pad, device=device)
-    inputs = {
-        "prompt_ids": one,
-        "prompt_mask": torch.ones_like(one),
-        "completion_ids": one,
-        "completion_mask": torch.ones_like(one),
-        "advantages": torch.zeros(1, device=device),
-        "num_items_in_batch": torch.tensor(1.0, device=device),
-    }
-    return MicroBatch(role, 1.0, inputs, 0.0, torch.zeros(1, 1, device=device), 0, 0)
-
-
-def _filled(batch: MicroBatch, count: int, pad: int) -> MicroBatch:
-    rows = len(batch.inputs["advantages"])
-    inputs = dict(batch.inputs)
-    for name, column in (("prompt", -1), ("completion", 0)):
-        ids, mask = inputs[f"{name}_ids"], inputs[f"{name}_mask"]
-        inputs[f"{name}_ids"] = torch.cat([ids, ids.new_full((count - rows, ids.shape[1]), pad)])
-        more = mask.new_zeros(count - rows, mask.shape[1])
-        more[:, column] = 1
-        inputs[f"{name}_mask"] = torch.cat([mask, more])
-    zeros = batch.inputs["advantages"].new_zeros(count - rows)
-    inputs["advantages"] = torch.cat([batch.inputs["advantages"], zeros])
-    more = batch.sampled.new_zeros(count - rows, batch.sampled.shape[1])
-    sampled = torch.cat([batch.sampled, more])
-    return replace(batch, inputs=inputs, scale=batch.scale * count / rows, sampled=sampled)
-
-
-def _tensors(
-    calls: Sequence[Call], pad: int, device: torch.device
-) -> tuple[dict[str, Any], torch.Tensor]:
-    prompt = max(len(c.prompt_ids) for c in calls)
-    completion = max(len(c.completion_ids) for c in calls)
-    prompt_ids = torch.full((len(calls), prompt), pad)
-    completion_ids = torch.full((len(calls), completion), pad)
-    prompt_mask, completion_mask = torch.zeros_like(prompt_ids), torch.zeros_like(completion_ids)
-    sampled = torch.zeros(len(calls), completion)
-    for i, c in enumerate(calls):
-        p, t = len(c.prompt_ids), len(c.completion_ids)
-        prompt_ids[i, prompt - p :] = torch.tensor(c.prompt_ids)
-        prompt_mask[i, prompt - p :] = 1
-        completion_ids[i, :t] = torch.tensor(c.completion_ids)
-        completion_mask[i, :t] = 1
-        sampled[i, :t] = torch.tensor(c.logps)
-    inputs = {
-        "prompt_ids": prompt_ids.to(device),
-        "prompt_mask": prompt_mask.to(device),
-        "completion_ids": completion_ids.to(device),
-        "completion_mask": completion_mask.to(device),
-        "advantages": torch.tensor([c.advantage * c.weight for c in calls], device=device),
-    }
-    return inputs, sampled.to(device)

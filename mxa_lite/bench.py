@@ -6,12 +6,14 @@ hand-written, so that models which write no script can be measured too.
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -271,21 +273,16 @@ class OneRectangle(RoleTrainer):
         calls = [t.call for t in trajectories(self.rollout(1), (role,))]
         prompt = round(fmean(len(c.prompt_ids) for c in calls))
         new = round(fmean(len(c.completion_ids) for c in calls))
-        rows = len(calls)
-        device = self.policy.device
-        ids = torch.randint(5, self.policy.model.config.vocab_size, (rows, prompt + new))
-        batch = {
-            "prompt_ids": ids[:, :prompt].to(device),
-            "prompt_mask": torch.ones(rows, prompt, dtype=torch.long, device=device),
-            "completion_ids": ids[:, prompt:].to(device),
-            "completion_mask": torch.ones(rows, new, dtype=torch.long, device=device),
-            "advantages": torch.ones(rows, device=device),
-            "num_items_in_batch": torch.tensor(rows * new, device=device),
-        }
+        rows, last = len(calls), self.policy.model.config.vocab_size - 1
+        ids = [[random.randint(5, last) for _ in range(prompt + new)] for _ in calls]
+        same = [
+            replace(calls[0], prompt_ids=i[:prompt], completion_ids=i[prompt:], logps=[0.0] * new)
+            for i in ids
+        ]
         self.policy.learning()
         self.policy.activate(role)
-        sampled = torch.zeros(rows, new, device=device)
-        self._micro = MicroBatch(role, 1.0, batch, 1.0, sampled, rows * (prompt + new), rows)
+        self._micro = MicroBatch(role, 1.0, same, rows * new, 1.0, rows)
+        batch, self._sampled = self._micro.tensors(0, self.policy.device)
         self.numbers = {"logp_gap": {}, "entropy": {}}
         with self.policy.all_threads():
             return super(RoleTrainer, self).training_step(model, batch, None)
@@ -324,12 +321,8 @@ def update_ratios(recipe: Recipe, policy: Policy, trees: list[Tree]) -> dict[str
     for _ in range(3):
         ours.append(update(RoleTrainer, recipe, policy, trees, "executor"))
         stock.append(update(OneRectangle, recipe, policy, trees, "executor"))
-    batches = micro_batches(
-        trajectories(trees, ("executor",)),
-        recipe.train.tokens_per_micro_batch,
-        policy.tokenizer.pad_token_id,
-        policy.device,
-    )
+    found = trajectories(trees, ("executor",))
+    batches = micro_batches(found, recipe.train.tokens_per_micro_batch)
     return {
         "update_efficiency": median(b / a for a, b in zip(ours, stock, strict=True)),
         "padding_waste": 1 - sum(b.tokens for b in batches) / sum(b.padded for b in batches),

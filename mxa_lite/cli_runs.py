@@ -119,16 +119,26 @@ def _seeds(_: click.Context, __: click.Parameter, text: str | None) -> list[int]
 @cli.command()
 @click.argument("runs_or_recipes", nargs=-1, required=True)
 @click.option("--seeds", callback=_seeds, help="For recipes, e.g. 1,2,3; else each recipe's own.")
+@sets_option
 @click.option("--output", type=FOLDER, default=Path("comparison"), show_default=True)
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Runs at once.")
-def compare(runs_or_recipes: tuple[str, ...], seeds: list[int], output: Path, jobs: int) -> None:
-    """Train what is missing, pool seeds, write compare.md, compare.json and compare.svg."""
+def compare(
+    runs_or_recipes: tuple[str, ...],
+    seeds: list[int],
+    sets: tuple[str, ...],
+    output: Path,
+    jobs: int,
+) -> None:
+    """Train what is missing, pool seeds, write compare.md, compare.json and compare.svg.
+
+    `--set` changes a key of every recipe that is trained, not of runs.
+    """
     from mxa_lite.compare import compare as compare_runs
 
     def say(text: str) -> None:
         click.echo(text, err=True)
 
-    compare_runs(runs_or_recipes, seeds, output, jobs, say)
+    compare_runs(runs_or_recipes, seeds, output, jobs, say, sets)
     click.echo((output / "compare.md").read_text(encoding="utf-8"), nl=False)
 
 

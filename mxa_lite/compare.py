@@ -36,12 +36,14 @@ BASELINES = ("single", "self_consistency")
 
 @dataclass(frozen=True)
 class Member:
-    """One run of a row, trained or still to be trained. source: what `mxa-lite run` is given."""
+    """One run of a row, trained or still to be trained. source, sets: what `mxa-lite run` is given
+    to train it."""
 
     name: str
     path: Path
     recipe: Recipe
     source: str
+    sets: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -68,8 +70,13 @@ class Member:
         return self.path / "predictions" / when / f"{self.mode}.jsonl"
 
 
-def members(sources: Sequence[str], seeds: Sequence[int], output: Path) -> list[Member]:
-    """The runs that are asked for, each once. Raises InputError for what cannot be compared."""
+def members(
+    sources: Sequence[str], seeds: Sequence[int], output: Path, sets: tuple[str, ...] = ()
+) -> list[Member]:
+    """The runs that are asked for, each once; sets: for those that are recipes.
+
+    Raises InputError for what cannot be compared.
+    """
     found: dict[tuple[str, int], Member] = {}
     for source in sources:
         run = Path(source)
@@ -79,9 +86,10 @@ def members(sources: Sequence[str], seeds: Sequence[int], output: Path) -> list[
         else:
             stem = recipe_file.find(source).stem
             made = []
-            for seed in seeds or [recipe_file.load(source).seed]:
-                recipe = recipe_file.load(source, [f"seed={seed}"])
-                made.append(Member(stem, output / "runs" / f"{stem}-seed{seed}", recipe, source))
+            for seed in seeds or [recipe_file.load(source, sets).seed]:
+                own = (*sets, f"seed={seed}")
+                recipe, path = recipe_file.load(source, own), output / "runs" / f"{stem}-seed{seed}"
+                made.append(Member(stem, path, recipe, source, own))
         for member in made:
             exists = (member.path / "recipe.yaml").is_file()
             if exists and (key := diff(stored_recipe(member.path), member.recipe)):
@@ -120,7 +128,7 @@ def train(runs: Sequence[Member], jobs: int, say: Callable[[str], None]) -> None
         if started:
             command += [str(run.path / "recipe.yaml"), "--resume"]
         else:
-            command += [run.source, "--set", f"seed={run.recipe.seed}"]
+            command += [run.source, *(part for one in run.sets for part in ("--set", one))]
         log = run.path.with_name(f"{run.path.name}.log")
         log.parent.mkdir(parents=True, exist_ok=True)
         say(f"{'going on with' if started else 'training'} {run.path}")
@@ -240,9 +248,10 @@ def compare(
     output: Path,
     jobs: int,
     say: Callable[[str], None],
+    sets: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Train what is missing; write compare.md, compare.json and compare.svg to `output`."""
-    runs = members(sources, seeds, output)
+    runs = members(sources, seeds, output, sets)
     check_questions(runs)
     train(runs, jobs, say)
     check_questions(runs)

@@ -186,7 +186,7 @@ class RoleTrainer(GRPOTrainer):
                 with self.policy.all_threads():
                     return self._backward(model, batches)
             except torch.OutOfMemoryError:
-                if max(len(b.inputs["advantages"]) for b in batches) == 1 or distributed.SIZE > 1:
+                if max(batch.rows for batch in batches) == 1 or distributed.SIZE > 1:
                     raise RunError(
                         f"step {step}: out of memory in the update of a single trajectory, or on"
                         " several GPUs; lower rollout.max_completion_tokens or"
@@ -200,8 +200,7 @@ class RoleTrainer(GRPOTrainer):
     def _micro_batches(self, found: list[Trajectory]) -> list[MicroBatch]:
         """This process's micro-batches; every process has as many of a role as the others."""
         totals = summed(distributed.gathered(role_totals(found)))
-        pad, device = self.processing_class.pad_token_id, self.policy.device
-        batches = micro_batches(found, self.tokens, pad, device, totals)
+        batches = micro_batches(found, self.tokens, totals)
         if distributed.SIZE == 1:
             return batches
         mine = {role: [batch.rows for batch in batches if batch.role == role] for role in totals}
@@ -210,7 +209,7 @@ class RoleTrainer(GRPOTrainer):
         for role in totals:
             places = zip_longest(*(counts[role] for counts in every), fillvalue=1)
             most[role] = [max(rows) for rows in places]
-        return levelled(batches, most, pad, device)
+        return levelled(batches, most)
 
     def _backward(self, model: Any, batches: list[MicroBatch]) -> torch.Tensor:
         """Gradients of all micro-batches, added up; the summed loss."""
@@ -220,11 +219,14 @@ class RoleTrainer(GRPOTrainer):
                 raise KeyboardInterrupt
             self.policy.activate(batch.role)
             self._micro = batch
+            inputs, self._sampled = batch.tensors(
+                self.processing_class.pad_token_id, self.policy.device
+            )
             self.temperature = self.args.temperature = batch.temperature
             self.max_completion_length = self.limits[batch.role]
             more = any(other.role == batch.role for other in batches[number:])
             with self.accelerator.no_sync(model) if more else contextlib.nullcontext():
-                total += super().training_step(model, batch.inputs, None)
+                total += super().training_step(model, inputs, None)
         return total
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -267,16 +269,15 @@ class RoleTrainer(GRPOTrainer):
             logps = logits.gather(-1, input_ids[:, -logits_to_keep:, None])[..., 0] - norm
             with torch.no_grad():
                 entropies = norm - (logits.softmax(-1) * logits).sum(-1)
-                self._measure(logps, entropies)
+                self._measure(logps, entropies, attention_mask[:, -logits_to_keep:].bool())
             return logps, entropies, None
 
-    def _measure(self, logps: torch.Tensor, entropies: torch.Tensor) -> None:
+    def _measure(self, logps: torch.Tensor, entropies: torch.Tensor, mask: torch.Tensor) -> None:
         """Add up per role: |log-prob now - log-prob as sampled| and entropy, with token counts."""
         batch = self._micro
-        mask = batch.inputs["completion_mask"].bool()
-        mask[batch.rows :] = False
-        gaps = (logps - batch.sampled).abs()[mask]
-        for name, values in (("logp_gap", gaps), ("entropy", entropies[mask])):
+        mask = mask[: len(batch.calls)]  # no rows of filling
+        gaps = (logps - self._sampled)[: len(mask)].abs()[mask]
+        for name, values in (("logp_gap", gaps), ("entropy", entropies[: len(mask)][mask])):
             total, count = self.numbers[name].get(batch.role, (0.0, 0))
             self.numbers[name][batch.role] = (total + float(values.sum()), count + len(values))
 
@@ -328,7 +329,7 @@ def _counted(batches: list[MicroBatch], found: int) -> dict[str, Any]:
     return {
         "micro_batches": len(batches),
         "trajectories": found,
-        "trained_rows": sum(b.rows for b in batches),
+        "trained_rows": sum(len(b.calls) for b in batches),
         "trained_tokens": sum(b.tokens for b in batches),
         "padded_tokens": padded,
         "logp_gap": {},

@@ -47,7 +47,7 @@ def test_calls_at_temperature_0_are_not_trained_on() -> None:
 def test_a_micro_batch_holds_one_role_and_one_temperature() -> None:
     made = trees()
     made[1].designs[0].executions[0].calls[0].temperature = 0.5
-    batches = micro_batches(trajectories(made, ["designer", "executor"]), 512, 0, CPU)
+    batches = micro_batches(trajectories(made, ["designer", "executor"]), 512)
     kinds = {(b.role, b.temperature) for b in batches}
     assert kinds == {("designer", 1.0), ("executor", 1.0), ("executor", 0.5)}
 
@@ -60,10 +60,11 @@ def test_padded_tokens_stay_under_the_budget_and_the_longest_come_first() -> Non
     sizes = [padded_tokens(some) for some in batches]
     assert sizes == sorted(sizes, reverse=True)
     found = [Trajectory("executor", c) for c in calls]
-    for batch in micro_batches(found, 300, 0, CPU):
-        inputs = batch.inputs
-        rows = len(inputs["advantages"])
-        assert rows == 1 or inputs["prompt_ids"].numel() + inputs["completion_ids"].numel() <= 300
+    for batch in micro_batches(found, 300):
+        inputs, _ = batch.tensors(0, CPU)
+        tokens = inputs["prompt_ids"].numel() + inputs["completion_ids"].numel()
+        assert tokens == batch.padded
+        assert batch.rows == 1 or tokens <= 300
 
 
 def test_rows_of_unlike_length_are_kept_apart() -> None:
@@ -81,30 +82,31 @@ def test_rows_of_almost_equal_length_share_a_micro_batch() -> None:
 
 def test_no_row_is_lost_or_doubled() -> None:
     found = trajectories(trees(3, questions=5), ["executor"])
-    batches = micro_batches(found, 200, 0, CPU)
-    kept = sorted(x for b in batches for x in b.inputs["advantages"].tolist())
+    batches = [batch.tensors(0, CPU)[0] for batch in micro_batches(found, 200)]
+    kept = sorted(x for inputs in batches for x in inputs["advantages"].tolist())
     assert kept == pytest.approx(sorted(t.call.advantage for t in found))
 
 
 def test_num_items_in_batch_counts_the_tokens_of_the_same_role() -> None:
     """The designer's tokens do not dilute the executor's mean, in any micro-batch."""
     found = trajectories(trees(), ["designer", "executor"])
-    for batch in micro_batches(found, 200, 0, CPU):
+    for batch in micro_batches(found, 200):
         tokens = sum(len(t.call.completion_ids) for t in found if t.role == batch.role)
-        assert float(batch.inputs["num_items_in_batch"]) == tokens
+        assert float(batch.tensors(0, CPU)[0]["num_items_in_batch"]) == tokens
 
 
 def test_rows_without_advantage_count_but_are_not_computed() -> None:
     found = trajectories(trees(), ["designer"])
     found[0].call.advantage = 0.0
-    batches = micro_batches(found, 10_000, 0, CPU)
-    assert sum(len(b.inputs["advantages"]) for b in batches) == len(found) - 1
+    batches = micro_batches(found, 10_000)
+    assert sum(batch.rows for batch in batches) == len(found) - 1
     assert role_totals(found)["designer"][1] == len(found)
 
 
 def test_prompts_are_padded_left_and_completions_right() -> None:
     found = trajectories(trees(), ["designer"])
-    for batch in micro_batches(found, 10_000, 7, CPU):
-        prompt, mask = batch.inputs["prompt_ids"], batch.inputs["prompt_mask"]
+    for batch in micro_batches(found, 10_000):
+        inputs, _ = batch.tensors(7, CPU)
+        prompt, mask = inputs["prompt_ids"], inputs["prompt_mask"]
         assert bool((mask[:, -1] == 1).all()) and bool((prompt[mask == 0] == 7).all())
-        assert bool((batch.inputs["completion_mask"][:, 0] == 1).all())
+        assert bool((inputs["completion_mask"][:, 0] == 1).all())

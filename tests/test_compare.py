@@ -15,8 +15,8 @@ RIGHT, HALF, WRONG = ((1, 1), (1, 1)), ((1, 1), (0, 0)), ((0, 0), (0, 0))
 COUPLED = ("schedule.mode=coupled",)
 
 
-def run(*sources, output, seeds=(), say=lambda text: None):
-    return comparing.compare([str(s) for s in sources], seeds, output, 2, say)
+def run(*sources, output, seeds=(), say=lambda text: None, sets=()):
+    return comparing.compare([str(s) for s in sources], seeds, output, 2, say, sets)
 
 
 def test_runs_equal_but_for_the_seed_are_one_row(tmp_path):
@@ -129,6 +129,14 @@ def test_what_is_missing_is_trained_once_and_then_read(tmp_path, trained):
     assert "--resume" not in trained[0]
     run(recipe, output=tmp_path / "out", seeds=[1, 2])
     assert len(trained) == 2
+
+
+def test_a_set_changes_every_recipe_that_is_trained(tmp_path, trained):
+    sources = ["ablations/schedule-stagewise", "ablations/schedule-coupled"]
+    rows = run(*sources, output=tmp_path / "out", seeds=[2], sets=("eval.samples=3",))["rows"]
+    assert [row["seeds"] for row in rows] == [[2], [2]]
+    given = [command[command.index("--set") :] for command in trained]
+    assert given == [["--set", "eval.samples=3", "--set", "seed=2"]] * 2
 
 
 def test_an_unfinished_run_goes_on(tmp_path, monkeypatch):

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import small
-from made_trees import trees
+from made_trees import call, trees
 
 from mxa_lite import models
 from mxa_lite.engine import Engine, Request
 from mxa_lite.errors import RunError
+from mxa_lite.memory import peak
 from mxa_lite.recipe import Rates, Recipe
 from mxa_lite.trainer import RoleTrainer
-from mxa_lite.tree import Tree
+from mxa_lite.tree import Execution, Outcome, Tree
 
 Weights = dict[str, torch.Tensor]
 
@@ -274,3 +277,30 @@ def test_out_of_memory_with_a_single_trajectory_says_what_to_lower(
     monkeypatch.setattr(RoleTrainer, "_get_per_token_logps_and_entropies", no_memory)
     with pytest.raises(RunError, match="lower rollout"):
         train(small("train.steps=1"), tmp_path, lambda step: ("executor",))
+
+
+def test_the_memory_of_an_update_does_not_grow_with_its_rollouts(tmp_path: Path) -> None:
+    """Allocated tensor bytes at the peak, beyond what lay there: the same for 12 micro-batches of
+    four rows of 64 tokens and for 48 of them."""
+    recipe = small("train.steps=1", "train.tokens_per_micro_batch=256")
+    policy, peaks, counts = models.load(recipe), [], []
+    one = call(random.Random(0), "a", 1.0)
+    one = replace(one, prompt_ids=[20] * 40, completion_ids=[30] * 24, logps=[-1.0] * 24)
+    for executions in (12, 48):
+        (tree, *_) = trees(1)
+        tree.designs[0].executions = [
+            Execution(Outcome.OK, calls=[replace(one, advantage=1.0) for _ in range(4)])
+            for _ in range(executions)
+        ]
+        tree.designs = tree.designs[:1]
+        trainer = RoleTrainer(
+            recipe,
+            policy,
+            tmp_path / str(executions),
+            lambda step, tree=tree: [tree],
+            lambda step: ("executor",),
+            lambda step, t, numbers: counts.append(numbers["micro_batches"]),
+        )
+        peaks.append(peak(trainer.train))
+    assert counts == [12, 48]
+    assert peaks[0] == peaks[1]
