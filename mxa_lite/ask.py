@@ -17,9 +17,9 @@ from mxa_lite.execute import execute
 from mxa_lite.graders import Verdict
 from mxa_lite.recipe import Recipe
 from mxa_lite.rollout import Sampler, Shape, Waiting, call_of
-from mxa_lite.run import COLD, load_policy, sampler_for
 from mxa_lite.sandbox import CallRequest, Limits
-from mxa_lite.trainer import latest_checkpoint
+from mxa_lite.session import load_policy, sampler_for
+from mxa_lite.trainer import checkpoint_name, latest_checkpoint
 from mxa_lite.tree import Call, Design, Outcome, Question, Tree
 
 TAG = "ask"  # in every sampling key: the same question gets the same reply
@@ -27,7 +27,7 @@ TAG = "ask"  # in every sampling key: the same question gets the same reply
 
 def checkpoint_of(run: Path) -> Path:
     """The folder of the adapters of a run: the last complete checkpoint, else the cold start."""
-    return latest_checkpoint(run / "checkpoints") or run / "checkpoints" / COLD
+    return latest_checkpoint(run / "checkpoints") or run / "checkpoints" / checkpoint_name(0)
 
 
 @contextmanager

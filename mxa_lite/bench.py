@@ -30,9 +30,9 @@ from mxa_lite.memory import held, peak
 from mxa_lite.models import Policy
 from mxa_lite.recipe import Recipe
 from mxa_lite.rollout import Sampler, Shape
-from mxa_lite.run import load_policy, sampler_for
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.sandbox import CallRequest, Ended, Job, Limits, Sandbox
+from mxa_lite.session import load_policy, sampler_for
 from mxa_lite.systems import SYSTEMS
 from mxa_lite.trainer import RoleTrainer
 from mxa_lite.tree import Call, Design, Tree

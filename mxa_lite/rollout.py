@@ -1,14 +1,15 @@
 """The hierarchical sampler: question -> M designs -> N executions -> calls.
 
 Executions run at once, each in its own sandbox. A wave starts when every live execution waits for
-the model; the engine then answers all waiting calls in batches.
+the model; the engine then answers all waiting calls in batches. What has ended is graded meanwhile.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -77,21 +78,10 @@ class Waiting:
 
 
 class Sampler:
-    """Rolls out questions with one policy, one sandbox and one grader.
+    """Rolls out questions with one policy, one sandbox and one grader."""
 
-    on_progress(done, total) is called as executions end.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        sandbox: Sandbox,
-        grader: Grades,
-        recipe: Recipe,
-        on_progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> None:
+    def __init__(self, engine: Engine, sandbox: Sandbox, grader: Grades, recipe: Recipe) -> None:
         self.engine, self.sandbox, self.grader, self.recipe = engine, sandbox, grader, recipe
-        self.on_progress = on_progress
         self.clock = Clock()
 
     def rollout(self, questions: Sequence[Question], shape: Shape, tag: int | str) -> list[Tree]:
@@ -107,11 +97,7 @@ class Sampler:
             if design.outcome is None
             for n in range(shape.executions)
         ]
-        for start in range(0, len(jobs), ALIVE):
-            self._execute(jobs[start : start + ALIVE], shape.temperature)
-            self.on_progress(min(start + ALIVE, len(jobs)), len(jobs))
-        with self.clock("grade"):
-            self._grade(jobs)
+        self._execute(jobs, shape.temperature)
         return trees
 
     def design(
@@ -157,9 +143,7 @@ class Sampler:
             self._running(q, design, ("fixed", q.id, design.script, n))
             for n, (q, design) in enumerate(pairs)
         ]
-        for start in range(0, len(jobs), ALIVE):
-            self._execute(jobs[start : start + ALIVE], temperature)
-        self._grade(jobs)
+        self._execute(jobs, temperature)
 
     def _running(self, question: Question, design: Design, key: tuple[Any, ...]) -> _Running:
         execution = Execution(Outcome.CRASHED)
@@ -167,6 +151,19 @@ class Sampler:
         return _Running(design, question, (self.recipe.seed, *key), execution)
 
     def _execute(self, jobs: list[_Running], temperature: float) -> None:
+        """Run and grade, some at once. Only one thread at a time uses the grader, and no other than
+        this one the sandbox and the model."""
+        with ThreadPoolExecutor(1, "grade") as grading:
+            graded: list[Future[None]] = []
+            for start in range(0, len(jobs), ALIVE):
+                for ended in self._run(jobs[start : start + ALIVE], temperature):
+                    graded.append(grading.submit(self._grade, ended))
+            with self.clock("grade"):  # as far as it was not done while the model worked
+                for one in graded:
+                    one.result()
+
+    def _run(self, jobs: list[_Running], temperature: float) -> Iterator[list[_Running]]:
+        """Run executions to their ends; yields those that ended since the last wave."""
         live: dict[int, _Running] = {}
         waiting: dict[int, Waiting] = {}
         with self.clock("execute_sandbox"):
@@ -177,10 +174,12 @@ class Sampler:
                 live[self.sandbox.start(Job(source, question.text, question.kind, seed))] = job
         try:
             while live:
+                ended: list[_Running] = []
                 with self.clock("execute_sandbox"):
                     for event in self.sandbox.poll(self.engine.patience if waiting else None):
                         if isinstance(event, Ended):
-                            self._ended(live.pop(event.job), event)
+                            ended.append(live.pop(event.job))
+                            self._ended(ended[-1], event)
                             for ticket in [
                                 t for t, c in waiting.items() if c.event.job == event.job
                             ]:
@@ -192,6 +191,8 @@ class Sampler:
                             ticket = self.engine.submit(request, (event.job, path_key(event.path)))
                             waiting[ticket] = Waiting(job, event, request)
                     idle = self.sandbox.idle()
+                if ended:
+                    yield ended
                 if waiting:
                     with self.clock("execute_model"):
                         made = self.engine.collect(idle)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Before torch is imported: one thread is the fastest for the tiny model, as `run.set_threads` says.
+# Before torch is imported: one thread is the fastest for the tiny model (`session.set_threads`).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest

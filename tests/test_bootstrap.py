@@ -14,9 +14,9 @@ from mxa_lite.errors import InputError, RunError
 from mxa_lite.graders import Verdict
 from mxa_lite.recipe_file import load
 from mxa_lite.rollout import Sampler
-from mxa_lite.run import load_policy, sampler_for
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.sandbox import Limits, Sandbox
+from mxa_lite.session import load_policy, sampler_for
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question
 
 SETS = ["rollout.designs=2", "cold_start.steps=2", "cold_start.seed_designs=2", "threads=1"]

@@ -9,11 +9,12 @@ import torch
 from conftest import small
 from test_engine import asks
 
-from mxa_lite import models, run
+from mxa_lite import models
 from mxa_lite.continuous import ContinuousEngine
 from mxa_lite.engine import Request
 from mxa_lite.errors import InputError
 from mxa_lite.rollout import Sampler
+from mxa_lite.session import sampler_for
 from mxa_lite.tree import Call, Design, Outcome, Question
 
 RECIPE = small("engine=continuous")
@@ -21,7 +22,7 @@ RECIPE = small("engine=continuous")
 
 @pytest.fixture(scope="module")
 def sampler() -> Iterator[Sampler]:
-    with run.sampler_for(RECIPE, models.load(RECIPE)) as made:
+    with sampler_for(RECIPE, models.load(RECIPE)) as made:
         yield made
 
 
@@ -83,5 +84,5 @@ def test_calls_of_the_other_role_wait_for_the_first_to_finish(sampler: Sampler) 
 def test_it_is_refused_with_unsloth_s_loader(sampler: Sampler) -> None:
     policy = models.load(RECIPE)
     policy.loader = "unsloth"
-    with pytest.raises(InputError, match="loader=plain"), run.sampler_for(RECIPE, policy):
+    with pytest.raises(InputError, match="loader=plain"), sampler_for(RECIPE, policy):
         pass

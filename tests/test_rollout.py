@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Event
+from typing import Any
 
 import pytest
 from conftest import small
 
-from mxa_lite import models, run
+from mxa_lite import models
 from mxa_lite.credit import assign
 from mxa_lite.engine import Completion, Engine, Request
 from mxa_lite.metrics import outcomes, step_line
 from mxa_lite.rollout import Sampler, Shape, call_of
-from mxa_lite.tree import Design, Outcome, Question, Tree
+from mxa_lite.session import sampler_for
+from mxa_lite.tree import Call, Design, Outcome, Question, Tree
 
 QUESTIONS = [
     Question("a", "Tom has 2 pens. Then he buys 3 more. How many pens?", "arithmetic", gold="5"),
@@ -37,7 +40,7 @@ class Scripted(Engine):
 def sampler() -> Iterator[Sampler]:
     recipe = small("rollout.max_calls=4", "rollout.max_tokens=200", "sandbox.seconds=2")
     policy = models.load(recipe)
-    with run.sampler_for(recipe, policy) as made:
+    with sampler_for(recipe, policy) as made:
         made.engine = Scripted(policy, 512, 65_536)
         yield made
 
@@ -113,6 +116,30 @@ def test_members_of_an_ensemble_are_answered_in_one_batch(sampler: Sampler) -> N
     rolled(sampler, ASK + 'answer(Ensemble("vote", [a] * 3)(question))', 2)
     rows = [rows for rows, _ in sampler.engine.reset().batches]
     assert 6 in rows  # 2 executions of 3 members; the designer's own batch has 1 row
+
+
+def test_what_has_ended_is_graded_while_the_model_works(
+    sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second wave finds that the execution which ended before it is being graded."""
+    begun, grade, generate = Event(), sampler.grader.grade_many, sampler.engine.generate
+    found: list[bool] = []
+
+    def grading(pairs: list[tuple[Question, str]]) -> Any:
+        begun.set()
+        return grade(pairs)
+
+    def generating(requests: list[Request]) -> list[Completion]:
+        if requests[0].key[-2:] == ("1", 0):  # the chain's second call
+            found.append(begun.wait(20))
+        return generate(requests)
+
+    monkeypatch.setattr(sampler.grader, "grade_many", grading)
+    monkeypatch.setattr(sampler.engine, "generate", generating)
+    one = Design(Call("designer", "", 0, []), ASK + "answer(a(question))")
+    two = Design(Call("designer", "", 0, []), ASK + "answer(a(question, a(question)))")
+    sampler.run_scripts([(QUESTIONS[0], one), (QUESTIONS[0], two)], 1.0)
+    assert found == [True]
 
 
 def test_calls_are_listed_in_the_order_of_the_script(sampler: Sampler) -> None:

@@ -14,8 +14,8 @@ import pytest
 from conftest import small
 
 from mxa_lite import models
-from mxa_lite.run import sampler_for
 from mxa_lite.schedule import questions_for
+from mxa_lite.session import sampler_for
 from mxa_lite.tree import Question
 
 SHAPE = {
