@@ -53,7 +53,7 @@ class Member:
     @property
     def mode(self) -> str:
         """The mode of eval.json that the method is judged by."""
-        return "single" if self.recipe.method == "single_agent" else "designed"
+        return self.recipe.mode
 
     @cached_property
     def results(self) -> dict[str, Any]:

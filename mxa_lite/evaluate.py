@@ -169,6 +169,14 @@ def hand_written(
     return [replace(a, calls=a.calls[1:]) for a in attempts]  # the designer's is empty
 
 
+def main_mode(sampler: Sampler, questions: Sequence[Question]) -> dict[str, dict[str, Any]]:
+    """The numbers of the mode that the method is judged by, alone."""
+    recipe = sampler.recipe
+    make = {"designed": designed, "single": direct}[recipe.mode]
+    attempts = make(sampler, questions, recipe.eval.samples, recipe.rollout.temperature)
+    return {recipe.mode: summarize(attempts)}
+
+
 def measure(
     sampler: Sampler,
     questions: Sequence[Question],

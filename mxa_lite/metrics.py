@@ -6,7 +6,7 @@ Everything a clock or the machine decides stands under `seconds` or `memory`; th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -112,6 +112,17 @@ def step_line(
         **means,
         **rest,
     }
+
+
+def flat_numbers(line: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of a line by dotted names, as loggers take them."""
+    found: dict[str, float] = {}
+    for key, value in line.items():
+        if isinstance(value, dict):
+            found |= flat_numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float):
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

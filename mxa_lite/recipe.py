@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -149,7 +150,10 @@ class Train(Block):
     tokens_per_micro_batch: Positive = 8192
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "sgd"] = "adamw_torch"
     save_every: Positive = 10
-    report_to: str | list[str] = []
+    report_to: Annotated[
+        list[Literal["tensorboard", "wandb", "trackio"]],
+        BeforeValidator(lambda v: [v] if isinstance(v, str) else v),
+    ] = []
 
 
 class ColdStart(Block):
@@ -212,6 +216,11 @@ class Recipe(Block):
     threads: Positive | None = None
     versions: dict[str, str] = {}
 
+    @property
+    def mode(self) -> str:
+        """The mode of eval.json that the method is judged by."""
+        return "single" if self.method == "single_agent" else "designed"
+
     @model_validator(mode="after")
     def _prompts_have_room(self) -> Recipe:
         for role in ("designer", "executor"):
@@ -265,6 +274,13 @@ def check_data(recipe: Recipe, where: str) -> None:
     for key, path in wanted.items():
         if path is not None and not Path(path).expanduser().is_file():
             raise InputError(f'{where}: {key}: the file "{path}" does not exist')
+
+
+def check_loggers(recipe: Recipe, where: str) -> None:
+    """Raise InputError when a logger of `train.report_to` is not installed."""
+    for name in recipe.train.report_to:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"{where}: train.report_to: pip install {name}, which is not there")
 
 
 def flat(recipe: Recipe) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from mxa_lite.errors import InputError, read_text
-from mxa_lite.recipe import GPU_PRESETS, Recipe, check_data, check_model
+from mxa_lite.recipe import GPU_PRESETS, Recipe, check_data, check_loggers, check_model
 
 _HERE = Path(__file__).parent
 SHIPPED = next(p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir())
@@ -206,7 +206,7 @@ def load(
 ) -> Recipe:
     """The recipe that `source` and the `--set` texts make.
 
-    data_files, model: whether files and the model folder must exist (what a command will read).
+    data_files, model: whether data files and loggers, and the model folder, must be there.
     Raises InputError with at most six lines; imports nothing heavy.
     """
     path = find(source)
@@ -221,6 +221,7 @@ def load(
     if data_files:
         named = any(key.startswith(("task", "cold_start")) for key in set_keys)
         check_data(recipe, SET if named else str(path))
+        check_loggers(recipe, SET if "train.report_to" in set_keys else str(path))
     return recipe
 
 

@@ -28,7 +28,7 @@ from mxa_lite.console import Interrupts
 from mxa_lite.credit import GroupStats, assign
 from mxa_lite.doctor import versions
 from mxa_lite.errors import InputError
-from mxa_lite.metrics import merged, step_line
+from mxa_lite.metrics import flat_numbers, merged, step_line
 from mxa_lite.recipe import Recipe
 from mxa_lite.rollout import Sampler, Shape
 from mxa_lite.runfolder import RunFolder
@@ -108,6 +108,18 @@ class Run:
                 f"  {m['calls']:.1f} calls, {m['tokens']:.0f} tokens a question"
             )
 
+    def evaluate_during(self, step: int) -> None:
+        """Measure the method's own mode after a step into eval.json, under "during"."""
+        measured = evaluate.main_mode(self.sampler, self.held_out)
+        results = self.folder.read_json("eval.json")
+        results.setdefault("during", {})[str(step)] = measured
+        self.folder.write_json("eval.json", results)
+        for mode, m in measured.items():
+            interval = f"{m['accuracy']:.3f} [{m['low']:.3f}, {m['high']:.3f}]"
+            self.say(f"held out after step {step}: {mode} {interval}")
+        self.sampler.clock.seconds.clear()  # no part of the next step
+        self.sampler.engine.reset()
+
     def swap(self, final: Path) -> None:
         """The 2x2 table: designer and executor each cold or trained, equal sampling keys."""
         results = self.folder.read_json("eval.json")
@@ -158,14 +170,14 @@ class Run:
             return ("executor",)
         return learning_roles(self.recipe.schedule, step)
 
-    def on_step(self, step: int, trees: list[Tree], numbers: dict[str, Any]) -> None:
-        """Write the step down and say how it went."""
+    def on_step(self, step: int, trees: list[Tree], numbers: dict[str, Any]) -> dict[str, float]:
+        """Write the step down and say how it went; the numbers of its line, by dotted names."""
         update = time.monotonic() - self.rolled
         started = time.monotonic()
         numbers["out_of_memory"] += self.sampler.engine.reset().out_of_memory
         parts = distributed.gathered((trees, self.groups, numbers))
         if not distributed.MAIN:
-            return
+            return {}
         shares = zip_longest(*(part[0] for part in parts))
         trees = [tree for share in shares for tree in share if tree is not None]
         self.folder.write_trees(step, trees)
@@ -196,6 +208,10 @@ class Run:
         self.folder.add_metrics(line)
         self.steps_done += 1
         self._progress(line)
+        every = self.recipe.eval.every
+        if every and step % every == 0 and step < self.recipe.train.steps and self.held_out:
+            self.evaluate_during(step)
+        return flat_numbers(line)
 
     def _progress(self, line: dict[str, Any]) -> None:
         groups = line["groups"]
@@ -239,6 +255,7 @@ class Run:
         self.train_started = time.monotonic()
         self.sampler.clock.seconds.clear()  # of the evaluation
         self.sampler.engine.reset()
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(self.folder.path / "logs"))
         with self.interrupts as interrupts:
             trainer = RoleTrainer(
                 self.recipe,
@@ -270,7 +287,7 @@ class Run:
         """summary.json: the headline and the swap table."""
         results = self.folder.read_json("eval.json")
         lines = self.folder.read_metrics()
-        main = "single" if self.recipe.method == "single_agent" else "designed"
+        main = self.recipe.mode
         cold, final = (results.get(name, {}).get(main) for name in ("cold", "final"))
         self.folder.write_json(
             "summary.json",
@@ -314,7 +331,7 @@ def run(
         say(note)
     if resume and summary:  # more steps than before: the end is measured again
         results = folder.read_json("eval.json")
-        kept = {key: results[key] for key in ("cold", "seconds") if key in results}
+        kept = {key: results[key] for key in ("cold", "during", "seconds") if key in results}
         folder.write_json("eval.json", kept)
     if distributed.MAIN:
         folder.create(recipe_file.dump(recipe, versions()))

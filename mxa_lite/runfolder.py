@@ -60,10 +60,14 @@ class RunFolder:
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def cut_after(self, step: int) -> None:
-        """Forget metrics and rollouts of later steps: a resumed run makes them again."""
+        """Forget what was measured of later steps: a resumed run makes it again."""
         kept = [line for line in self.read_metrics() if line["step"] <= step]
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
         self.write("metrics.jsonl", text)
+        results = self.read_json("eval.json")
+        if during := results.get("during"):
+            results["during"] = {s: modes for s, modes in during.items() if int(s) <= step}
+            self.write_json("eval.json", results)
         for file in (self.path / "rollouts").glob("step-*.jsonl"):
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()

@@ -95,6 +95,8 @@ def config(recipe: Recipe, folder: Path) -> GRPOConfig:
         save_strategy="steps",
         save_steps=train.save_every,
         report_to=train.report_to or "none",
+        run_name=folder.resolve().parent.name,
+        project="mxa-lite",
         disable_tqdm=True,
         ignore_data_skip=True,
         ddp_find_unused_parameters=True,  # the other role's adapter
@@ -112,7 +114,8 @@ class RoleTrainer(GRPOTrainer):
     """GRPO over trees.
 
     rollout(step) gives the step's trees, credit assigned. roles(step) says who learns.
-    on_step(step, trees, numbers) is called after each optimizer step with what the step measured.
+    on_step(step, trees, numbers) is called after each optimizer step with what the step measured,
+    and returns what `report_to` is to show of it.
     interrupted() is asked between micro-batches; KeyboardInterrupt is raised when it says so.
     """
 
@@ -123,7 +126,7 @@ class RoleTrainer(GRPOTrainer):
         folder: Path,
         rollout: Callable[[int], list[Tree]],
         roles: Callable[[int], tuple[str, ...]],
-        on_step: Callable[[int, list[Tree], dict[str, Any]], None],
+        on_step: Callable[[int, list[Tree], dict[str, Any]], dict[str, float] | None],
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.recipe, self.policy, self.folder = recipe, policy, folder
@@ -282,16 +285,16 @@ class RoleTrainer(GRPOTrainer):
             self.numbers[name][batch.role] = (total + float(values.sum()), count + len(values))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Hand the finished step to `on_step`."""
+        """Hand the finished step to `on_step`, and what that returns to `report_to`."""
+        if "loss" in logs:
+            self.numbers |= {
+                "loss": finite(logs["loss"]),
+                "grad_norm": finite(logs.get("grad_norm")),
+                "out_of_memory": self.out_of_memory,
+            }
+            logs |= self.on_step(self.state.global_step, self.trees, self.numbers) or {}
+            self.policy.learning()  # TRL counts its own numbers apart for a model that generates
         super().log(logs, start_time)
-        if "loss" not in logs:
-            return
-        self.numbers |= {
-            "loss": finite(logs["loss"]),
-            "grad_norm": finite(logs.get("grad_norm")),
-            "out_of_memory": self.out_of_memory,
-        }
-        self.on_step(self.state.global_step, self.trees, self.numbers)
 
     def _rate_of(self, role: str) -> float:
         """The learning rate of this step; that of a designer's own groups stands last."""

@@ -219,3 +219,10 @@ def test_diff_names_the_first_key_and_lets_steps_grow():
 def test_recipes_travel_in_the_wheel():
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
     assert 'recipes = "mxa_lite/recipes"' in text
+
+
+def test_a_logger_that_is_not_installed_is_refused_with_the_command(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert refused("arithmetic", "train.report_to=trackio").startswith(
+        "--set: train.report_to: pip install trackio"
+    )

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 from conftest import small
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mxa_lite import models
+from mxa_lite.metrics import flat_numbers
 from mxa_lite.schedule import questions_for
 from mxa_lite.session import sampler_for
 from mxa_lite.tree import Question
@@ -28,6 +30,14 @@ SHAPE = {
     "train.save_every": "2",
     "eval.questions": "0",
     "cold_start.method": "none",
+}
+
+
+MEASURED = {
+    "eval__questions": "4",
+    "eval__samples": "1",
+    "eval__every": "1",
+    "train__report_to": "tensorboard",
 }
 
 
@@ -51,7 +61,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of four steps: two of the executor, two of the designer."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    subprocess.run(command(folder, eval__questions="4", eval__samples="1"), check=True)
+    subprocess.run(command(folder, **MEASURED), check=True)
     return folder
 
 
@@ -82,6 +92,21 @@ def test_the_swap_table_has_four_cells_on_the_same_questions(finished: Path) -> 
     assert set(results["cold"]) == set(results["final"]) == modes
 
 
+def test_the_held_out_questions_are_measured_every_so_many_steps(finished: Path) -> None:
+    during = json.loads((finished / "eval.json").read_text())["during"]
+    assert list(during) == ["1", "2", "3"]  # after step 4 stands "final"
+    assert {m["questions"] for modes in during.values() for m in modes.values()} == {4}
+    assert [list(modes) for modes in during.values()] == [["designed"]] * 3
+
+
+def test_a_logger_gets_the_numbers_of_every_step(finished: Path) -> None:
+    events = EventAccumulator(str(finished / "logs"))
+    events.Reload()
+    for name in ("correct", "reward.executor", "valid_scripts", "groups.designer.signal"):
+        wanted = [flat_numbers(line)[name] for line in metrics(finished)]
+        assert [e.value for e in events.Scalars(f"train/{name}")] == pytest.approx(wanted), name
+
+
 def test_the_frozen_role_is_the_same_file_through_the_others_stage(finished: Path) -> None:
     def weights(step: str, role: str) -> bytes:
         path = finished / "checkpoints" / step / role / "adapter_model.safetensors"
@@ -96,19 +121,19 @@ def test_the_frozen_role_is_the_same_file_through_the_others_stage(finished: Pat
 def test_a_killed_run_resumes_to_the_same_metrics(finished: Path, tmp_path: Path) -> None:
     """kill -9 in the third step, after the checkpoint of step 2; then --resume."""
     folder = tmp_path / "killed"
-    process = subprocess.Popen(command(folder, eval__questions="4", eval__samples="1"))
+    process = subprocess.Popen(command(folder, **MEASURED))
     until(lambda: (folder / "rollouts" / "step-00003.jsonl").exists())
     process.send_signal(signal.SIGKILL)
     process.wait()
-    subprocess.run(command(folder, "--resume", eval__questions="4", eval__samples="1"), check=True)
+    subprocess.run(command(folder, "--resume", **MEASURED), check=True)
     assert metrics(folder) == metrics(finished)
     for step in (1, 2, 3, 4):
         name = f"step-{step:05d}.jsonl"
         assert (folder / "rollouts" / name).read_text() == (
             finished / "rollouts" / name
         ).read_text()
-    swap = [json.loads((f / "eval.json").read_text())["swap"] for f in (folder, finished)]
-    assert swap[0] == swap[1]
+    one, other = (json.loads((f / "eval.json").read_text()) for f in (folder, finished))
+    assert (one["swap"], one["during"]) == (other["swap"], other["during"])
 
 
 def test_ctrl_c_saves_a_checkpoint_and_ends_with_130(tmp_path: Path) -> None:
@@ -126,7 +151,7 @@ def test_ctrl_c_saves_a_checkpoint_and_ends_with_130(tmp_path: Path) -> None:
 def test_resuming_a_finished_run_says_so_and_changes_nothing(finished: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
     again = subprocess.run(
-        command(finished, "--resume", eval__questions="4", eval__samples="1"),
+        command(finished, "--resume", **MEASURED),
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert again.returncode == 0 and "finished" in again.stdout
