@@ -21,7 +21,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from dataclasses import asdict, replace
@@ -31,6 +30,7 @@ from mxa_lite.confine import LEVELS
 from mxa_lite.errors import RunError
 from mxa_lite.sandbox_child import MAX_LINE, path_key
 from mxa_lite.sandbox_run import CallRequest, CodeResult, Done, Ended, Job, Limits, Run, ToolRequest
+from mxa_lite.sandbox_start import start_server
 from mxa_lite.tree import Outcome
 
 __all__ = ["CallRequest", "CodeResult", "Ended", "Job", "Limits", "Sandbox", "SandboxError"]
@@ -67,6 +67,7 @@ class Sandbox:
         self._selector = selectors.DefaultSelector()
         self._queue: deque[Run] = deque()
         self._runs: dict[int, Run] = {}  # started and not yet reaped
+        self._ready: deque[Run] = deque()  # those of them that wait for their script
         self._channels: dict[int, tuple[socket.socket, bytearray]] = {}  # and what is to be sent
         self._events: list[CallRequest | Ended] = []
         self._jobs = 0
@@ -82,13 +83,28 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def prepare(self, count: int) -> None:
+        """Has processes started and confined for the next scripts, and does not wait for them."""
+        for _ in range(min(count, self._alive - len(self._runs)) - len(self._ready)):
+            run = Run(self._jobs, {}, self.limits, lambda ended, status: None)
+            self._jobs += 1
+            self._open(run)
+            self._ready.append(run)
+
     def start(self, job: Job) -> int:
         """Queues a script; returns its number. Numbers grow, with programs between."""
 
         def done(ended: Ended, status: int) -> None:
             self._events.append(ended)
 
-        return self._enqueue({**asdict(job), "program": False}, self.limits, done)
+        spec = {**asdict(job), "program": False}
+        if not self._ready:
+            return self._enqueue(spec, self.limits, done)
+        run = self._ready.popleft()
+        run.spec, run.done = spec, done
+        run.started = run.since = time.monotonic()
+        self._send(run, spec)
+        return run.number
 
     def poll(self, timeout: float | None) -> list[CallRequest | Ended]:
         """New events, sorted by job and path.
@@ -179,16 +195,20 @@ class Sandbox:
         while self._startable() and free > 0:
             run = self._queue.popleft()
             run.started = run.since = now
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
-            self._runs[run.number] = run
-            self._channels[run.number] = (ours, bytearray())
-            self._selector.register(ours, selectors.EVENT_READ, run)
-            message = {"job": run.number, "owner": run.owner, "limits": asdict(run.limits)}
-            self._tell(message, theirs)
-            theirs.close()
+            self._open(run)
             self._send(run, run.spec)
             free -= 1
+
+    def _open(self, run: Run) -> None:
+        """Has the server start a process for the run, which then waits for its first line."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self._runs[run.number] = run
+        self._channels[run.number] = (ours, bytearray())
+        self._selector.register(ours, selectors.EVENT_READ, run)
+        message = {"job": run.number, "owner": run.owner, "limits": asdict(run.limits)}
+        self._tell(message, theirs)
+        theirs.close()
 
     # the loop
 
@@ -339,32 +359,12 @@ class Sandbox:
             self._selector.unregister(channel)
         channel.close()
         del self._runs[run.number]
+        self._ready = deque(ready for ready in self._ready if ready is not run)
 
     # the server
 
     def _open_server(self) -> None:
-        kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, kind)
-        server = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sandbox_server.py")
-        environment = {
-            "PATH": "/usr/bin:/bin",
-            "LC_ALL": "C.UTF-8",
-            "PYTHONHASHSEED": "0",  # of all scripts: a forked interpreter cannot change it
-            "MALLOC_ARENA_MAX": "1",  # else every thread takes 64 MB of the memory limit
-            "TMPDIR": tempfile.gettempdir(),
-        }
-        number, nothing = theirs.fileno(), subprocess.DEVNULL
-        self._server = subprocess.Popen(
-            [sys.executable, "-S", "-s", "-B", "-P", server, str(number), self._at_most],
-            env=environment,
-            cwd="/",
-            pass_fds=[number],
-            stdin=nothing,
-            stdout=nothing,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        theirs.close()
+        self._server, self._control = start_server(self._at_most)
         self._control.settimeout(60)
         hello = b""
         with contextlib.suppress(OSError):

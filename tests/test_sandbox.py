@@ -327,3 +327,19 @@ def test_scripts_that_wait_for_tools_do_not_hold_up_the_tools() -> None:
     with Sandbox(Limits(), alive=40) as box:
         _, ended = rounds(box, *[source] * 40)
     assert {end.stdout for end in ended} == {"42\n\n"}
+
+
+def test_scripts_run_in_processes_prepared_for_them_as_in_others(box: Sandbox) -> None:
+    box.prepare(2)
+    found = [run(box, "print(1 + 1)\nanswer(Agent('a', 'b')(question))") for _ in range(3)]
+    assert [(ended.outcome, ended.stdout) for ended in found] == [(Outcome.OK, "2\n")] * 3
+    assert [ended.job for ended in found] == sorted(ended.job for ended in found)
+
+
+def test_a_prepared_process_that_dies_is_no_script_s_end(box: Sandbox) -> None:
+    box.prepare(1)
+    (waiting,) = box._ready
+    box._tell({"job": waiting.number})  # the server kills it
+    while box._ready:
+        assert box.poll(0.05) == []
+    assert run(box, "answer(Agent('a', 'b')(question))").outcome is Outcome.OK
