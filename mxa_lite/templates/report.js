@@ -6,16 +6,10 @@ const ASKED = document.querySelector("[data-asked]");  // one question that nobo
 const SHORT = 60, LONG = 110;  // characters of an answer, of a question, in a heading
 
 function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
+  const drawn = ["svg", "g", "title", "rect", "text", "path"].includes(name);
+  const made = drawn ? document.createElementNS(SVG, name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.append(...children.filter((child) => child !== null));
-  return made;
-}
-
-function shape(name, attributes, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
   return made;
 }
 
@@ -53,37 +47,30 @@ async function unpack(packed) {
 }
 
 // Lays boxes out: what a node was shown stands above it, members of one round side by side,
-// children inside the node that visited them. Returns the width and height taken.
+// children inside the node that visited them. What is shown was visited before, so it comes first.
 function layout(box) {
   if (!box.children.length) return Object.assign(box, { w: WIDTH, h: HEIGHT });
   const level = new Map();
-  const rank = (child, seen) => {
-    if (level.has(child)) return level.get(child);
-    if (seen.has(child)) return 0;
-    seen.add(child);
-    const above = box.children.filter((c) => c !== child && child.parents.includes(c.path));
-    const found = above.length ? 1 + Math.max(...above.map((c) => rank(c, seen))) : 0;
-    level.set(child, found);
-    return found;
-  };
   const rows = [];
-  for (const child of box.children) (rows[rank(child, new Set())] ??= []).push(layout(child));
+  for (const child of box.children) {
+    const above = child.parents.filter((path) => level.has(path)).map((path) => level.get(path));
+    level.set(child.path, 1 + Math.max(-1, ...above));
+    (rows[level.get(child.path)] ??= []).push(layout(child));
+  }
   let y = box.path === null ? 0 : HEAD;
-  let w = box.path === null ? 0 : WIDTH;
-  for (const row of rows.filter(Boolean)) {
+  for (const row of rows) {
     y += GAP;
     let x = PAD;
     for (const child of row) {
       Object.assign(child, { x, y });
       x += child.w + GAP;
     }
-    w = Math.max(w, x - GAP + PAD);
+    row.w = x - GAP + PAD;
     y += Math.max(...row.map((child) => child.h));
   }
-  for (const row of rows.filter(Boolean)) {
-    const last = row[row.length - 1];
-    const shift = (w - PAD - last.x - last.w) / 2;
-    for (const child of row) child.x += shift;
+  const w = Math.max(...rows.map((row) => row.w));
+  for (const row of rows) {
+    for (const child of row) child.x += (w - row.w) / 2;
   }
   return Object.assign(box, { w, h: y + PAD });
 }
@@ -101,18 +88,17 @@ function graph(nodes, text, choose) {
     (above ?? root).children.push(box);
   }
   layout(root);
-  const drawing = shape("svg", { viewBox: `0 0 ${root.w} ${root.h}`, role: "group", "aria-label": "workflow" });
+  const drawing = element("svg", { viewBox: `0 0 ${root.w} ${root.h}`, role: "group", "aria-label": "workflow" });
   Object.assign(drawing.style, { width: "100%", maxWidth: `${root.w}px`, minWidth: `${0.7 * root.w}px` });
-  const places = new Map();
   const draw = (box, x, y) => {
-    places.set(box.path, { x, y, w: box.w, h: box.h });
+    Object.assign(box, { x, y });
     const style = box.error ? "failed" : box.children.length ? "group" : "";
-    const group = shape("g", { tabindex: 0, role: "button" });
+    const group = element("g", { tabindex: 0, role: "button" });
     group.append(
-      shape("title", {}, `${text(box.name)} (${text(box.kind)})\n${text(box.error ?? box.output)}`),
-      shape("rect", { x, y, width: box.w, height: box.h, rx: 5, class: style }),
-      shape("text", { x: x + 8, y: y + 16 }, cut(text(box.name), 17)),
-      shape("text", { x: x + 8, y: y + 30, class: "sub" }, cut(`${text(box.kind)} ${box.path}`, 22)),
+      element("title", {}, `${text(box.name)} (${text(box.kind)})\n${text(box.error ?? box.output)}`),
+      element("rect", { x, y, width: box.w, height: box.h, rx: 5, class: style }),
+      element("text", { x: x + 8, y: y + 16 }, cut(text(box.name), 17)),
+      element("text", { x: x + 8, y: y + 30, class: "sub" }, cut(`${text(box.kind)} ${box.path}`, 22)),
     );
     group.addEventListener("click", () => choose(box.path));
     group.addEventListener("keydown", (event) => {
@@ -124,11 +110,9 @@ function graph(nodes, text, choose) {
     for (const child of box.children) draw(child, x + child.x, y + child.y);
   };
   for (const box of root.children) draw(box, box.x, box.y);
-  for (const box of known.values()) {
-    const to = places.get(box.path);
-    for (const parent of new Set(box.parents)) {
-      const from = places.get(parent);
-      if (!from || !to || from.y + from.h > to.y) continue;
+  for (const to of known.values()) {
+    for (const from of new Set(to.parents.map((path) => known.get(path)))) {
+      if (!from || from.y + from.h > to.y) continue;
       // From below to above; along the right side when another box may lie between.
       const aside = to.y - from.y - from.h >= HEIGHT + 2 * GAP;
       const [x1, y1] = aside ? [from.x + from.w, from.y + from.h / 2] : [from.x + from.w / 2, from.y + from.h];
@@ -136,7 +120,7 @@ function graph(nodes, text, choose) {
       const middle = (y1 + y2) / 2;
       const bend = aside ? `${x1 + 12},${y1} ${x2 + 12},${y2}` : `${x1},${middle} ${x2},${middle}`;
       const head = aside ? `M${x2 + 6},${y2 - 4} l-6,4 l6,4` : `M${x2 - 4},${y2 - 6} l4,6 l4,-6`;
-      drawing.append(shape("path", { d: `M${x1},${y1} C${bend} ${x2},${y2} ${head}` }));
+      drawing.append(element("path", { d: `M${x1},${y1} C${bend} ${x2},${y2} ${head}` }));
     }
   }
   return element("div", { class: "graph" }, drawing);
@@ -147,13 +131,8 @@ function browse(data) {
   const text = (value) => String(value?.text === undefined ? value ?? "" : data.texts[value.text]);
   const said = (who, content) => [element("div", { class: "who" }, who), element("pre", {}, content)];
 
-  function script(tokens) {
-    const made = element("pre", { class: "script" });
-    for (const [style, part] of tokens) {
-      made.append(style ? element("span", { class: style }, part) : part);
-    }
-    return made;
-  }
+  const script = (tokens) => element("pre", { class: "script" },
+    ...tokens.map(([style, part]) => element("span", { class: style }, part)));
 
   function call(made, label) {
     const notes = [made.truncated && "truncated", made.prompt_cut && "prompt cut"].filter(Boolean);
@@ -179,6 +158,9 @@ function browse(data) {
         found[0]?.querySelector("summary").focus();
       };
       if (made.nodes.length) add(graph(made.nodes, text, choose));
+      for (const node of made.nodes.filter((one) => one.error)) {
+        add(...said(`error of ${text(node.name)} ${text(node.path)}`, text(node.error)));
+      }
       if (made.error !== null) add(...said("error", text(made.error)));
       add(...calls);
       if (text(made.answer).length > SHORT) add(...said("answer", text(made.answer)));
