@@ -123,7 +123,8 @@ def ask(
     """
     if not text.strip():
         raise InputError("the question is empty")
-    question = Question("asked", text.strip(), "asked", kind)
+    clean = text.strip().encode("utf-8", "replace").decode()  # a terminal may hand over any bytes
+    question = Question("asked", clean, "asked", kind)
     recipe = sampler.recipe
     temperature = recipe.rollout.temperature
     tree, reason, watched = Tree(question, []), None, _Watched(sampler, watch)

@@ -13,12 +13,17 @@ from matplotlib.ticker import MaxNLocator
 Values = Sequence[float | None]
 ROLE_COLOUR = {"designer": "#2563a8", "executor": "#c2570c"}
 NAMED = {**ROLE_COLOUR, "ok": "#3f8f5f", "correct": "#3f8f5f"}
-COLOURS = ("#6b5ca5", "#c99a2e", "#2b8a9e", "#a3527c", "#7d8899", "#b4433a", "#8c6d46", "#4b6fae")
+COLOURS = ("#6b5ca5", "#b3820f", "#2b8a9e", "#a3527c", "#7d8899", "#b4433a", "#8c6d46", "#4b6fae")
 WINDOW = 5  # steps of the running mean that is drawn over the raw line
 
 
 def svg(figure: Figure, name: str) -> str:
-    """The figure as an `<svg>` element; `name` keeps its ids apart from other figures' ids."""
+    """The figure as an `<svg>` element; `name` keeps its ids apart from other figures' ids.
+
+    A single chart gets the names of its series in rows above it.
+    """
+    if len(figure.axes) == 1:
+        figure.legend(loc="outside upper left", ncols=3, fontsize=8, frameon=False)
     buffer = io.StringIO()
     style = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif"}
     with matplotlib.rc_context(style):
@@ -30,7 +35,7 @@ def svg(figure: Figure, name: str) -> str:
 
 def panel(steps: Sequence[int], roles: Sequence[str]) -> Figure:
     """An empty figure over training steps, the stages of the two roles shaded."""
-    figure = Figure((4.6, 2.7), layout="constrained")
+    figure = Figure((4.2, 2.6), layout="constrained")
     axes = figure.add_subplot()
     start = 0
     for i in range(1, len(steps) + 1):
@@ -41,17 +46,11 @@ def panel(steps: Sequence[int], roles: Sequence[str]) -> Figure:
             start = i
     if steps:
         axes.set_xlim(steps[0] - 0.5, steps[-1] + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes.set_xlabel("step", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
-
-
-def legend(figure: Figure) -> None:
-    """One row of names above the axes."""
-    axes = figure.axes[0]
-    if axes.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside upper left", ncols=3, fontsize=8, frameon=False)
 
 
 def smooth(values: Values) -> list[float]:
@@ -75,13 +74,33 @@ def lines(
     """Raw values thin, their running mean bold; a step without a value leaves a gap."""
     figure = panel(steps, roles)
     axes = figure.axes[0]
+    dot = "." if len(steps) < 50 else ""  # more of them hide the lines
     for i, (label, values) in enumerate(series.items()):
         colour = NAMED.get(label, COLOURS[i % len(COLOURS)])
         raw = [float("nan") if v is None else v for v in values]
-        axes.plot(steps, raw, color=colour, lw=0.8, alpha=0.45, marker=".", ms=2)
+        axes.plot(steps, raw, color=colour, lw=0.8, alpha=0.45, marker=dot, ms=3)
         axes.plot(steps, smooth(values), color=colour, lw=1.8, label=label)
     axes.set_ylim(0, top or max(1.05 * axes.get_ylim()[1], 0.1))
-    legend(figure)
+    return svg(figure, name)
+
+
+def measured(
+    name: str,
+    steps: Sequence[int],
+    roles: Sequence[str],
+    results: Mapping[int, Mapping[str, Mapping[str, float]]],
+) -> str:
+    """Accuracy of every system at the steps where it was measured, with a band: its interval."""
+    figure = panel(steps, roles)
+    axes = figure.axes[0]
+    for i, mode in enumerate(dict.fromkeys(mode for modes in results.values() for mode in modes)):
+        at = sorted(step for step, modes in results.items() if mode in modes)
+        low, middle, high = ([results[s][mode][k] for s in at] for k in ("low", "accuracy", "high"))
+        axes.fill_between(at, low, high, color=COLOURS[i % len(COLOURS)], alpha=0.15, lw=0)
+        label = mode.replace("_", " ")
+        axes.plot(at, middle, color=COLOURS[i % len(COLOURS)], marker=".", label=label)
+    axes.set_xlim(-0.5, steps[-1] + 0.5)
+    axes.set_ylim(0, 1.02)
     return svg(figure, name)
 
 
@@ -92,13 +111,14 @@ def stack(
     figure = panel(steps, [""] * len(steps))
     axes = figure.axes[0]
     totals = [sum(values[i] for values in series.values()) for i in range(len(steps))]
-    base = [0.0] * len(steps)
+    edges, base = [s - 0.5 for s in steps] + [steps[-1] + 0.5], [0.0] * len(steps)
     for i, (label, values) in enumerate((k, v) for k, v in series.items() if any(v)):
         scaled = [v / t if share and t else v for v, t in zip(values, totals, strict=True)]
         colour = NAMED.get(label, COLOURS[i % len(COLOURS)])
-        axes.bar(steps, scaled, 1.0, base, color=colour, label=label, lw=0)
-        base = [b + v for b, v in zip(base, scaled, strict=True)]
-    legend(figure)
+        above = [b + v for b, v in zip(base, scaled, strict=True)]
+        axes.stairs(above, edges, baseline=base, fill=True, color=colour, label=label, lw=0)
+        base = above
+    axes.set_ylim(0, 1 if share else None)
     return svg(figure, name)
 
 

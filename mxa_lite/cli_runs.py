@@ -52,7 +52,8 @@ def _tell(made: Design | Call) -> None:
     from mxa_lite.tree import Design
 
     if isinstance(made, Design):
-        click.echo(f"--- script ({made.pattern})\n{printable(made.script or made.call.reply)}")
+        head = f"script ({made.pattern})" if made.script else "the designer, without a script"
+        click.echo(f"--- {head}\n{printable(made.script or made.call.reply)}")
     else:
         click.echo(f"--- {printable(made.agent)} ({made.path or 'alone'})\n{printable(made.reply)}")
 
@@ -73,10 +74,13 @@ def design(run: Path, question: str, html: Path | None, as_json: bool) -> None:
         quiet: Any = lambda made: None  # noqa: E731
         with opened(run) as sampler:
             asked = ask(sampler, question, kind_of(run, recipe), quiet if as_json else _tell)
-        if html is not None:
-            from mxa_lite.serve import answer_page
+    if html is not None:
+        from mxa_lite.serve import answer_page
 
+        try:
             html.write_text(answer_page(asked), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--html {html}: {error.strerror}") from None
     result = asked.to_json()
     if as_json:
         console.print_json(result)

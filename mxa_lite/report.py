@@ -10,8 +10,8 @@ import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,16 @@ from mxa_lite import charts
 from mxa_lite.runfolder import RunFolder
 
 BUDGET = 7_000_000  # bytes of rollouts in the page
-STEPS = 40  # steps with rollouts in the page, at most
+STEPS = 100  # steps with rollouts in the page, at most
 TEXT = 20_000  # characters of one text
 LONG = 40  # characters from which a text stands in the table
 MOST = 400  # entries of any list
 IDS = ("prompt_ids", "completion_ids")  # only counted
 LEFT_OUT = ("logps", "tests", "meta")
+SHADES = Markup(
+    'Shaded: <span class="executor">the executor learns</span>, '
+    '<span class="designer">the designer learns</span>. '
+)
 
 
 def highlight(script: str) -> list[tuple[str, str]]:
@@ -85,41 +89,49 @@ def spread_out(count: int) -> list[int]:
     return order
 
 
-def sample(run: Path) -> list[dict[str, Any]]:
+@lru_cache(STEPS)
+def packed(path: Path, size: int) -> str:
+    """A file of rollouts, packed. size: of the file, so that one that has changed is read again."""
+    with path.open(encoding="utf-8") as file:
+        return pack(json.loads(line) for line in file)
+
+
+def sample(run: Path) -> list[dict[str, str]]:
     """Packed rollouts of some steps, as many as the page has room for, in order."""
     paths = sorted((run / "rollouts").glob("step-*.jsonl"))
-    chosen: list[dict[str, Any]] = []
-    size = 0
+    chosen: dict[int, str] = {}
     for index in spread_out(len(paths))[:STEPS]:
-        with paths[index].open(encoding="utf-8") as file:
-            data = pack(json.loads(line) for line in file)
-        if chosen and size + len(data) > BUDGET:
+        data = packed(paths[index], paths[index].stat().st_size)
+        if chosen and sum(map(len, chosen.values())) + len(data) > BUDGET:
             break
-        size += len(data)
-        label = f"step {int(paths[index].stem.removeprefix('step-'))}"
-        chosen.append({"label": label, "data": data})
-    return sorted(chosen, key=lambda step: int(step["label"][5:]))
+        chosen[int(paths[index].stem.removeprefix("step-"))] = data
+    return [{"label": f"step {step}", "data": chosen[step]} for step in sorted(chosen)]
 
 
 def _of(lines: Sequence[Mapping[str, Any]], key: str, inner: str) -> list[Any]:
     return [(line.get(key) or {}).get(inner) for line in lines]
 
 
-def figures(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every chart of the training, in order: section, title, SVG."""
+def figures(lines: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sections of the training, in order: name, what to know, charts (title, SVG)."""
     steps = [line["step"] for line in lines]
     roles = [line["role"] for line in lines]
+    # A run of one agent alone has no designer, and nothing to say about one.
+    cast = [r for r in charts.ROLE_COLOUR if any(_of(lines, "completion_length", r))]
+
+    def chart(title: str, draw: Callable[..., str], *data: Any) -> dict[str, Any]:
+        return {"title": title, "svg": Markup(draw(title, steps, *data))}
 
     def curve(title: str, series: Mapping[str, Any], top: float | None = None) -> dict[str, Any]:
-        return {"title": title, "svg": Markup(charts.lines(title, steps, roles, series, top))}
+        return chart(title, charts.lines, roles, series, top)
 
     def by_role(title: str, key: str) -> dict[str, Any]:
-        return curve(title, {role: _of(lines, key, role) for role in charts.ROLE_COLOUR})
+        return curve(title, {role: _of(lines, key, role) for role in cast})
 
     def stacked(title: str, key: str, share: bool = False) -> dict[str, Any]:
         names = list(dict.fromkeys(name for line in lines for name in line.get(key) or {}))
         series = {n: [v or 0.0 for v in _of(lines, key, n)] for n in names}
-        return {"title": title, "svg": Markup(charts.stack(title, steps, series, share))}
+        return chart(title, charts.stack, series, share)
 
     def share(role: str) -> list[float | None]:
         groups = [g or {"total": 0, "signal": 0} for g in _of(lines, "groups", role)]
@@ -129,27 +141,35 @@ def figures(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     correct = {label: [line.get(key) for line in lines] for label, key in shown.items()}
     kinds = {"within a design": "intra", "between designs": "inter"}
     spread = {label: _of(lines, "spread", key) for label, key in kinds.items()}
-    sections = {
-        "Learning": [
-            curve("Correct executions, valid scripts", correct, 1),
-            by_role("Reward", "reward"),
-        ],
-        "Outcomes and patterns": [
-            stacked("Outcomes of executions", "outcomes", True),
-            stacked("Patterns of designs", "patterns", True),
-        ],
-        "Health of the signal": [
-            curve("Groups with signal", {r: share(r) for r in charts.ROLE_COLOUR}, 1.02),
-            curve("Spread of rewards", spread),
-            by_role("Truncated completions", "truncated"),
-            by_role("Completion length in tokens", "completion_length"),
-        ],
-        "Cost": [
-            stacked("Seconds a step, by phase", "seconds"),
-            stacked("Tokens a step", "tokens"),
-        ],
-    }
-    return [{"name": name, "charts": made} for name, made in sections.items()]
+    learning = [
+        curve("Share of executions correct, of scripts valid", correct, 1.02),
+        by_role("Mean reward", "reward"),
+    ]
+    if during := results.get("during"):
+        ends = {0: results.get("cold"), steps[-1]: results.get("final")}
+        measured = {int(step): modes for step, modes in during.items()}
+        measured |= {step: modes for step, modes in ends.items() if modes}
+        learning.insert(0, chart("Held-out accuracy", charts.measured, roles, measured))
+    outcomes = [
+        stacked("Outcomes, share of executions", "outcomes", True),
+        stacked("Patterns, share of designs", "patterns", True),
+    ]
+    health = [
+        curve("Share of groups with signal", {r: share(r) for r in cast}, 1.02),
+        curve("Spread of rewards, standard deviation", spread),
+        by_role("Share of completions truncated", "truncated"),
+        by_role("Completion length, tokens", "completion_length"),
+    ]
+    cost = [stacked("Seconds a step, by phase", "seconds"), stacked("Tokens a step", "tokens")]
+    shades = SHADES if set(roles) & set(charts.ROLE_COLOUR) else "Both roles learn in every step. "
+    differ = "Only a group whose rewards differ has signal and teaches."
+    sections = (
+        ("Learning", shades + "Thin: each step; bold: mean of the last five.", learning),
+        ("Outcomes and patterns", "Every outcome but ok earns no reward.", outcomes),
+        ("Health of the signal", differ, health),
+        ("Cost", "", cost),
+    )
+    return [{"name": name, "about": about, "charts": made} for name, about, made in sections]
 
 
 @cache
@@ -193,14 +213,19 @@ def render(run: Path, **parts: Any) -> str:
     summary = folder.read_json("summary.json")
     mode = "single" if recipe.get("method") == "single_agent" else "designed"
     done = lines[-1]["step"] if lines else 0
-    headline = {when: (results.get(when) or {}).get(mode) for when in ("cold", "final")}
+    ends = {when: results.get(when) or {} for when in ("cold", "final")}
+    whose = "one agent" if mode == "single" else "the designed systems"
+    modes = dict.fromkeys(name for end in ends.values() for name in end)
+    rows = [(name, when, ends[when][name]) for name in modes for when in ends if name in ends[when]]
+    steps = sample(run)
     return page(
         title=run.resolve().name,
-        headline=headline,
+        headline={when: end.get(mode) for when, end in ends.items()} | {"whose": whose},
         note="" if summary else f"not finished: {done} of {wanted or '?'} steps",
-        steps=sample(run),
-        sections=figures(lines) if lines else [],
-        evaluation={name: results[name] for name in ("cold", "final") if results.get(name)},
+        steps=steps,
+        done=done,
+        sections=figures(lines, results) if lines else [],
+        evaluation=rows,
         seconds=results.get("seconds") or {},
         swap=results.get("swap") or {},
         recipe=text,

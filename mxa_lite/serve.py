@@ -107,6 +107,7 @@ class Handler(BaseHTTPRequestHandler):
     """GET `/TOKEN/` and `/TOKEN/version`, POST `/TOKEN/ask`."""
 
     server: Server
+    server_version, sys_version = "mxa-lite", ""
     timeout = 30
 
     def _asked(self) -> str | None:
@@ -149,6 +150,10 @@ class Handler(BaseHTTPRequestHandler):
             except (InputError, RunError) as error:
                 page = report.page(title="No answer", note=str(error), back=True)
                 self._send(page, HTTPStatus.BAD_REQUEST)
+
+    def send_error(self, code: int, *_: Any) -> None:
+        """Other methods and broken requests get what a wrong link gets."""
+        self._send("not found", HTTPStatus.NOT_FOUND, "plain")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: the terminal shows the link alone."""

@@ -1,12 +1,17 @@
 """A small run folder written by hand: two questions, no model. Shared by the tests of the pages."""
 
 import json
+import re
+from contextlib import contextmanager
+from random import Random
+from threading import Thread
 
 from mxa_lite import recipe_file
 from mxa_lite.credit import GroupStats, assign
 from mxa_lite.metrics import step_line
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.schedule import learning_roles, stage
+from mxa_lite.serve import Server
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
 
 NASTY = (
@@ -29,18 +34,9 @@ def call(agent, path, reply):
 def execution(correct, outcome=Outcome.OK):
     paths = [f"0.{i}" for i in range(3)]
     reply = f"<delivery>{NASTY}\\boxed{{{'4' if correct else '5'}}}</delivery>"
-    nodes = [
-        {
-            "name": "solver",
-            "kind": "agent",
-            "path": p,
-            "parents": [],
-            "output": reply,
-            "error": None,
-        }
-        for p in paths
-    ]
-    nodes.append({**nodes[0], "name": "vote", "kind": "ensemble", "path": "0"})
+    vote = {"name": "vote", "kind": "ensemble", "path": "0", "parents": [], "output": reply}
+    vote["error"] = None
+    nodes = [vote | {"name": "solver", "kind": "agent", "path": p} for p in paths] + [vote]
     calls = [call("solver", p, reply) for p in paths]
     answer = ("4" if correct else "5") if outcome is Outcome.OK else None
     return Execution(outcome, answer, calls, nodes, correct=float(correct))
@@ -50,14 +46,12 @@ def trees(step, right):
     """Two questions, two designs each, two executions a design; the first `right` are correct."""
     made = []
     for number, name in enumerate(QUESTIONS):
-        question = Question(
-            name, f"What is 2 + 2, question {number} {NASTY}?", "arithmetic", gold="4"
-        )
+        text = f"What is 2 + 2, question {number} {NASTY}?"
+        question = Question(name, text, "arithmetic", gold="4")
         good = Design(call("designer", "", SCRIPT), SCRIPT, "vote")
         good.executions = [execution(i < right) for i in range(2)]
-        bad = Design(
-            call("designer", "", "def ("), "def (", outcome=Outcome.SYNTAX_ERROR, error="line 1"
-        )
+        bad = Design(call("designer", "", "def ("), "def (")
+        bad.outcome, bad.error = Outcome.SYNTAX_ERROR, "line 1"
         made.append(Tree(question, [good, bad] if number else [good], step))
     return made
 
@@ -77,13 +71,8 @@ def run_folder(
     recipe = recipe_file.load("arithmetic", ["schedule.period=2", f"train.steps={steps}", *sets])
     folder = RunFolder(path)
     folder.create(recipe_file.dump(recipe, {}))
-    numbers = {
-        "loss": 0.1,
-        "grad_norm": 1.0,
-        "lr": 1e-3,
-        "trained_tokens": 90,
-        "padded_tokens": 100,
-    }
+    numbers = {"loss": 0.1, "grad_norm": 1.0, "lr": 1e-3}
+    numbers |= {"trained_tokens": 90, "padded_tokens": 100}
     numbers |= {"logp_gap": {"executor": (0.1, 10)}, "entropy": {"executor": (5.0, 10)}}
     for step in range(1, steps + 1):
         made = trees(step, step % 3)
@@ -115,3 +104,25 @@ def run_folder(
     folder.write_json("eval.json", results)
     folder.write_json("summary.json", {"mode": "designed", "steps": steps})
     return path
+
+
+def long_run(path):
+    """A hundred steps whose rollouts would take 14 MB of the page if all of them were in it."""
+    run, source = run_folder(path, steps=100), Random(0)
+    for file in sorted((run / "rollouts").iterdir()):
+        text = file.read_text()
+        noisy = re.sub('"reply": "', lambda found: found[0] + source.randbytes(8000).hex(), text)
+        file.write_text(noisy)
+    return run
+
+
+@contextmanager
+def served(run, answerer):
+    """A server of the run's pages, at work."""
+    server = Server(run, answerer=answerer)
+    thread = Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from threading import Thread
 
 import pytest
-from handmade import run_folder
+from handmade import long_run, run_folder, served
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 from test_design_serve import NASTY, canned
 
-from mxa_lite.serve import Server
+from mxa_lite import report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and its driver")
@@ -24,14 +24,8 @@ FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-backgroun
 
 @pytest.fixture
 def link(tmp_path: Path) -> Iterator[str]:
-    run = run_folder(tmp_path / "mine")
-    with closing(Server(run, answerer=canned)) as made:
-        made.close = made.server_close  # type: ignore[method-assign]
-        thread = Thread(target=made.serve_forever, args=(0.02,))
-        thread.start()
-        yield made.link
-        made.shutdown()
-        thread.join()
+    with served(run_folder(tmp_path / "mine"), canned) as server:
+        yield server.link
 
 
 @pytest.fixture
@@ -45,17 +39,48 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
     driver.quit()
 
 
+def opened(browser: webdriver.Chrome, *kinds: str) -> None:
+    """Click the first fold of each kind, one inside the other."""
+    for kind in kinds:
+        place = By.CSS_SELECTOR, f"[data-kind={kind}] > summary"
+        WebDriverWait(browser, 10).until(lambda b, place=place: b.find_elements(*place))
+        browser.find_element(*place).click()
+
+
 def test_a_person_opens_a_rollout_down_to_a_call(browser: webdriver.Chrome, link: str) -> None:
     browser.get(link)
-    for kind in ("question", "design", "execution", "call"):
-        closed = f"details[data-kind={kind}] > summary"
-        WebDriverWait(browser, 10).until(lambda b, s=closed: b.find_elements(By.CSS_SELECTOR, s))
-        browser.find_element(By.CSS_SELECTOR, closed).click()
-    assert browser.find_elements(By.CSS_SELECTOR, "svg g[tabindex]")  # the workflow, drawn
-    call = browser.find_element(By.CSS_SELECTOR, "details[data-kind=call]").text
+    opened(browser, "question", "design", "execution", "execution] > [data-kind=call")
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".graph g")) == 4  # the workflow, drawn
+    call = browser.find_element(By.CSS_SELECTOR, "[data-kind=call][open]").text
     assert "system\nSolve." in call and "reply" in call
     page = "document.documentElement"  # nothing sticks out of a narrow window
     assert browser.execute_script(f"return {page}.scrollWidth <= {page}.clientWidth")
+
+
+def test_a_box_of_the_workflow_opens_its_call_with_the_keyboard(
+    browser: webdriver.Chrome, link: str
+) -> None:
+    browser.get(link)
+    opened(browser, "question", "design", "execution")
+    browser.find_elements(By.CSS_SELECTOR, ".graph g")[2].send_keys(Keys.ENTER)
+    calls = browser.find_elements(By.CSS_SELECTOR, "[data-kind=execution] > [data-kind=call]")
+    assert [call.get_attribute("open") for call in calls] == [None, "true", None]
+
+
+def test_markup_in_a_script_stays_text(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    browser.get(report.build(run_folder(tmp_path / "mine")).as_uri())
+    opened(browser, "question", "design")
+    assert NASTY in browser.find_element(By.CSS_SELECTOR, "pre.script").text
+    assert not browser.find_elements(By.CSS_SELECTOR, "#browser img, #browser script")
+    assert browser.title == "mine · mxa-lite"
+
+
+def test_a_hundred_steps_open_quickly(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    page = report.build(long_run(tmp_path / "mine")).as_uri()
+    start = time.perf_counter()
+    browser.get(page)
+    opened(browser, "question")
+    assert time.perf_counter() - start < 5  # a tenth of it on a free machine
 
 
 def test_a_question_asked_in_the_page_is_answered_and_its_markup_stays_text(
@@ -64,7 +89,8 @@ def test_a_question_asked_in_the_page_is_answered_and_its_markup_stays_text(
     browser.get(link)
     browser.find_element(By.ID, "question").send_keys(f"What? {NASTY}")
     browser.find_element(By.CSS_SELECTOR, "form button").click()
-    WebDriverWait(browser, 10).until(lambda b: "What?" in b.find_element(By.TAG_NAME, "body").text)
+    ran = By.CSS_SELECTOR, "[data-kind=execution][open]"  # what happened lies open
+    WebDriverWait(browser, 10).until(lambda b: b.find_elements(*ran))
     assert NASTY.split()[0] in browser.find_element(By.TAG_NAME, "body").text
     assert not browser.find_elements(By.TAG_NAME, "img")
     assert "owned" not in browser.title

@@ -1,16 +1,16 @@
 import http.client
 import json
+import socket
 import urllib.error
 import urllib.parse
 import urllib.request
-from contextlib import closing
-from threading import Thread
+from contextlib import nullcontext
 
 import pytest
-from handmade import NASTY, SCRIPT, call, execution, run_folder
+from handmade import NASTY, SCRIPT, call, execution, run_folder, served
 
 from mxa_lite import ask as asking
-from mxa_lite import systems
+from mxa_lite import cli_runs, console, systems
 from mxa_lite.check import check
 from mxa_lite.engine import Completion, Waves
 from mxa_lite.errors import InputError
@@ -18,7 +18,7 @@ from mxa_lite.evaluate import hand_written
 from mxa_lite.recipe_file import load
 from mxa_lite.rollout import Sampler
 from mxa_lite.sandbox import Limits, Sandbox
-from mxa_lite.serve import MAX_BODY, Server, answer_page
+from mxa_lite.serve import MAX_BODY, answer_page
 from mxa_lite.tree import Design, Outcome, Question, Tree
 
 
@@ -87,6 +87,18 @@ def test_an_empty_question_is_refused(sandbox):
         asked(sandbox, "", question=" \n")
 
 
+def test_bytes_that_are_no_text_are_marked(sandbox):
+    assert asked(sandbox, "", question="2 + 2\udcff")[0].tree.question.text == "2 + 2?"
+
+
+def test_a_page_that_cannot_be_written_is_wrong_input(tmp_path, monkeypatch):
+    monkeypatch.setattr(console, "stored_recipe", lambda *_, **__: load("arithmetic"))
+    monkeypatch.setattr(asking, "opened", nullcontext)
+    monkeypatch.setattr(asking, "ask", lambda sampler, text, kind, watch: canned(text))
+    with pytest.raises(InputError, match="No such file"):
+        cli_runs.design.callback(tmp_path, "2 + 2?", tmp_path / "no" / "page.html", False)
+
+
 def test_the_tree_on_a_terminal_nests_members_and_spells_out_escapes():
     nodes = [
         {"name": "a", "kind": "agent", "path": "0.0", "parents": [], "error": None},
@@ -119,14 +131,8 @@ def canned(text):
 
 @pytest.fixture
 def server(tmp_path):
-    run = run_folder(tmp_path / "mine")
-    with closing(Server(run, answerer=canned)) as made:
-        made.close = made.server_close
-        thread = Thread(target=made.serve_forever, args=(0.02,))
-        thread.start()
+    with served(run_folder(tmp_path / "mine"), canned) as made:
         yield made
-        made.shutdown()
-        thread.join()
 
 
 def get(url, data=None, **headers):
@@ -159,9 +165,15 @@ def test_without_the_token_or_from_another_host_there_is_nothing(server):
     assert get(server.link, {"question": "1 + 1"})[0] == 404
 
 
+def test_other_methods_and_broken_requests_get_what_a_wrong_link_gets(server):
+    for first in ("HEAD / HTTP/1.1", "OPTIONS * HTTP/1.1", "nonsense"):
+        with socket.create_connection(("127.0.0.1", server.server_port)) as connection:
+            connection.sendall(f"{first}\r\n\r\n".encode())
+            assert b"not found" in connection.makefile("rb").read()
+
+
 def test_two_servers_have_two_tokens(server, tmp_path):
-    with closing(Server(tmp_path)) as other:
-        other.close = other.server_close
+    with served(tmp_path, canned) as other:
         assert other.token != server.token
 
 

@@ -1,19 +1,15 @@
 "use strict";
 // The browser of rollouts. Text of models enters the page through textContent only.
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 132, HEIGHT = 40, GAP = 14, PAD = 10, HEAD = 20, DRAWN = 80;
+const WIDTH = 132, HEIGHT = 40, GAP = 14, PAD = 10, HEAD = 30, DRAWN = 80;
+const ASKED = document.querySelector("[data-asked]");  // one question that nobody graded
+const SHORT = 60, LONG = 110;  // characters of an answer, of a question, in a heading
 
 function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
+  const drawn = ["svg", "g", "title", "rect", "text", "path"].includes(name);
+  const made = drawn ? document.createElementNS(SVG, name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.append(...children.filter((child) => child !== null));
-  return made;
-}
-
-function shape(name, attributes, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
   return made;
 }
 
@@ -22,19 +18,20 @@ const number = (value) => (value === null ? "" : value.toFixed(2));
 const cut = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
 
 function advantage(value) {
-  const sign = value > 0 ? "plus" : value < 0 ? "minus" : "";
-  return tag("advantage " + (value > 0 ? "+" : "") + number(value), sign);
+  const shown = Math.round(100 * value) / 100 || 0;  // and never -0
+  const style = shown > 0 ? "plus" : shown < 0 ? "minus" : "";
+  return tag("advantage " + (shown > 0 ? "+" : "") + number(shown), style);
 }
 
 // A fold whose content is made when it is first opened.
 function fold(kind, summary, fill) {
   const made = element("details", { "data-kind": kind }, element("summary", {}, ...summary));
   made.fill = () => {
-    if (!made.filled) fill((...children) => made.append(...children.filter((c) => c !== null)));
+    if (!made.filled) fill((...children) => made.append(...children));
     made.filled = true;
   };
-  made.addEventListener("toggle", () => made.open && made.fill());
-  return made;
+  made.firstChild.addEventListener("click", made.fill);
+  return ASKED && kind !== "call" ? open(made) : made;
 }
 
 function open(made) {
@@ -50,37 +47,30 @@ async function unpack(packed) {
 }
 
 // Lays boxes out: what a node was shown stands above it, members of one round side by side,
-// children inside the node that visited them. Returns the width and height taken.
+// children inside the node that visited them. What is shown was visited before, so it comes first.
 function layout(box) {
   if (!box.children.length) return Object.assign(box, { w: WIDTH, h: HEIGHT });
   const level = new Map();
-  const rank = (child, seen) => {
-    if (level.has(child)) return level.get(child);
-    if (seen.has(child)) return 0;
-    seen.add(child);
-    const above = box.children.filter((c) => c !== child && child.parents.includes(c.path));
-    const found = above.length ? 1 + Math.max(...above.map((c) => rank(c, seen))) : 0;
-    level.set(child, found);
-    return found;
-  };
   const rows = [];
-  for (const child of box.children) (rows[rank(child, new Set())] ??= []).push(layout(child));
+  for (const child of box.children) {
+    const above = child.parents.filter((path) => level.has(path)).map((path) => level.get(path));
+    level.set(child.path, 1 + Math.max(-1, ...above));
+    (rows[level.get(child.path)] ??= []).push(layout(child));
+  }
   let y = box.path === null ? 0 : HEAD;
-  let w = box.path === null ? 0 : WIDTH;
-  for (const row of rows.filter(Boolean)) {
+  for (const row of rows) {
     y += GAP;
     let x = PAD;
     for (const child of row) {
       Object.assign(child, { x, y });
       x += child.w + GAP;
     }
-    w = Math.max(w, x - GAP + PAD);
+    row.w = x - GAP + PAD;
     y += Math.max(...row.map((child) => child.h));
   }
-  for (const row of rows.filter(Boolean)) {
-    const last = row[row.length - 1];
-    const shift = (w - PAD - last.x - last.w) / 2;
-    for (const child of row) child.x += shift;
+  const w = Math.max(...rows.map((row) => row.w));
+  for (const row of rows) {
+    for (const child of row) child.x += (w - row.w) / 2;
   }
   return Object.assign(box, { w, h: y + PAD });
 }
@@ -98,58 +88,57 @@ function graph(nodes, text, choose) {
     (above ?? root).children.push(box);
   }
   layout(root);
-  const drawing = shape("svg", { viewBox: `0 0 ${root.w} ${root.h}`, role: "img", "aria-label": "workflow" });
+  const drawing = element("svg", { viewBox: `0 0 ${root.w} ${root.h}`, role: "group", "aria-label": "workflow" });
   Object.assign(drawing.style, { width: "100%", maxWidth: `${root.w}px`, minWidth: `${0.7 * root.w}px` });
-  const places = new Map();
   const draw = (box, x, y) => {
-    places.set(box.path, { x, y, w: box.w, h: box.h });
+    Object.assign(box, { x, y });
     const style = box.error ? "failed" : box.children.length ? "group" : "";
-    const group = shape("g", { tabindex: 0 });
+    const group = element("g", { tabindex: 0, role: "button" });
     group.append(
-      shape("title", {}, `${text(box.name)} (${text(box.kind)})\n${text(box.error ?? box.output)}`),
-      shape("rect", { x, y, width: box.w, height: box.h, rx: 5, class: style }),
-      shape("text", { x: x + 8, y: y + 16 }, cut(text(box.name), 17)),
-      shape("text", { x: box.children.length ? x + box.w - 8 : x + 8, y: y + (box.children.length ? 16 : 31),
-        class: "sub", "text-anchor": box.children.length ? "end" : "start" }, cut(text(box.kind), 18)),
+      element("title", {}, `${text(box.name)} (${text(box.kind)})\n${text(box.error ?? box.output)}`),
+      element("rect", { x, y, width: box.w, height: box.h, rx: 5, class: style }),
+      element("text", { x: x + 8, y: y + 16 }, cut(text(box.name), 17)),
+      element("text", { x: x + 8, y: y + 30, class: "sub" }, cut(`${text(box.kind)} ${box.path}`, 22)),
     );
     group.addEventListener("click", () => choose(box.path));
-    group.addEventListener("keydown", (event) => event.key === "Enter" && choose(box.path));
+    group.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault();  // else the same Enter closes the call that now has the focus
+      choose(box.path);
+    });
     drawing.append(group);
     for (const child of box.children) draw(child, x + child.x, y + child.y);
   };
   for (const box of root.children) draw(box, box.x, box.y);
-  for (const box of known.values()) {
-    const to = places.get(box.path);
-    for (const parent of new Set(box.parents)) {
-      const from = places.get(parent);
-      if (!from || !to || from.y + from.h > to.y) continue;
-      const [x1, y1, x2, y2] = [from.x + from.w / 2, from.y + from.h, to.x + to.w / 2, to.y];
+  for (const to of known.values()) {
+    for (const from of new Set(to.parents.map((path) => known.get(path)))) {
+      if (!from || from.y + from.h > to.y) continue;
+      // From below to above; along the right side when another box may lie between.
+      const aside = to.y - from.y - from.h >= HEIGHT + 2 * GAP;
+      const [x1, y1] = aside ? [from.x + from.w, from.y + from.h / 2] : [from.x + from.w / 2, from.y + from.h];
+      const [x2, y2] = aside ? [to.x + to.w, to.y + to.h / 2] : [to.x + to.w / 2, to.y];
       const middle = (y1 + y2) / 2;
-      drawing.append(shape("path", { d: `M${x1},${y1} C${x1},${middle} ${x2},${middle} ${x2},${y2}` }));
-      drawing.append(shape("path", { d: `M${x2 - 4},${y2 - 6} L${x2},${y2} L${x2 + 4},${y2 - 6}` }));
+      const bend = aside ? `${x1 + 12},${y1} ${x2 + 12},${y2}` : `${x1},${middle} ${x2},${middle}`;
+      const head = aside ? `M${x2 + 6},${y2 - 4} l-6,4 l6,4` : `M${x2 - 4},${y2 - 6} l4,6 l4,-6`;
+      drawing.append(element("path", { d: `M${x1},${y1} C${bend} ${x2},${y2} ${head}` }));
     }
   }
   return element("div", { class: "graph" }, drawing);
 }
 
 function browse(data) {
-  const asked = "asked" in document.getElementById("rollouts").dataset;  // nobody graded it
-  const graded = (...tags) => (asked ? [] : tags);
+  const graded = (...tags) => (ASKED ? [] : tags);
   const text = (value) => String(value?.text === undefined ? value ?? "" : data.texts[value.text]);
   const said = (who, content) => [element("div", { class: "who" }, who), element("pre", {}, content)];
 
-  function script(tokens) {
-    const made = element("pre", { class: "script" });
-    for (const [style, part] of tokens) {
-      made.append(style ? element("span", { class: style }, part) : part);
-    }
-    return made;
-  }
+  const script = (tokens) => element("pre", { class: "script" },
+    ...tokens.map(([style, part]) => element("span", { class: style }, part)));
 
   function call(made, label) {
     const notes = [made.truncated && "truncated", made.prompt_cut && "prompt cut"].filter(Boolean);
-    const summary = [label, tag(`${made.prompt_ids} + ${made.completion_ids} tokens`), ...graded(advantage(made.advantage))];
-    return fold("call", [...summary, ...notes.map((note) => tag(note, "bad"))], (add) => {
+    const tokens = tag(`${made.prompt_ids} tokens in, ${made.completion_ids} out`);
+    const tags = [tokens, ...graded(advantage(made.advantage)), ...notes.map((note) => tag(note, "bad"))];
+    return fold("call", [label, ...tags], (add) => {
       for (const { role, content } of made.messages) add(...said(role, text(content)));
       add(...said("reply", text(made.reply)));
     });
@@ -157,28 +146,32 @@ function browse(data) {
 
   function execution(made, index) {
     const right = made.correct >= 1;
-    const answer = made.answer === null ? "no answer" : "answer " + cut(text(made.answer), 60);
+    const answer = made.answer === null ? "no answer" : "answer " + cut(text(made.answer), SHORT);
     const summary = [`execution ${index + 1}: ${answer}`, tag(made.outcome, made.outcome === "ok" ? "" : "bad"),
       ...graded(tag(right ? "correct" : "wrong", right ? "good" : "bad"),
         tag("reward " + number(made.reward)), tag("format " + number(made.format)))];
     return fold("execution", summary, (add) => {
-      const calls = made.calls.map((c, i) => call(c, `call ${i + 1}: ${text(c.agent)} (${text(c.path)})`));
+      const calls = made.calls.map((c, i) => call(c, `call ${i + 1}: ${text(c.agent)} ${text(c.path)}`));
       const choose = (path) => {
         const found = calls.filter((_, i) => (text(made.calls[i].path) + ".").startsWith(path + "."));
         found.forEach(open);
-        found[0]?.scrollIntoView({ block: "nearest" });
+        found[0]?.querySelector("summary").focus();
       };
       if (made.nodes.length) add(graph(made.nodes, text, choose));
+      for (const node of made.nodes.filter((one) => one.error)) {
+        add(...said(`error of ${text(node.name)} ${text(node.path)}`, text(node.error)));
+      }
       if (made.error !== null) add(...said("error", text(made.error)));
       add(...calls);
-      if (made.answer !== null) add(...said("answer", text(made.answer)));
+      if (text(made.answer).length > SHORT) add(...said("answer", text(made.answer)));
       if (made.stdout) add(...said("printed", text(made.stdout)));
       if (made.stderr) add(...said("standard error", text(made.stderr)));
     });
   }
 
   function design(made, index) {
-    const summary = [`design ${index + 1}`, tag(made.pattern),
+    const alone = made.pattern === "single_agent";
+    const summary = [alone ? "one agent alone" : `design ${index + 1}`, alone ? null : tag(made.pattern),
       ...graded(tag("reward " + number(made.reward)), advantage(made.call.advantage))];
     if (made.outcome) summary.push(tag(made.outcome, "bad"));
     return fold("design", summary, (add) => {
@@ -189,47 +182,44 @@ function browse(data) {
     });
   }
 
+  if (ASKED) return data.trees[0].designs.map(design);
   return data.trees.map((tree) => {
     const mean = tree.designs.reduce((sum, d) => sum + d.reward, 0) / Math.max(1, tree.designs.length);
-    return fold("question", [cut(text(tree.question.text), 110), ...graded(tag("mean reward " + number(mean)))], (add) => {
-      add(...said("question " + text(tree.question.id), text(tree.question.text)));
+    const question = text(tree.question.text);
+    return fold("question", [cut(question, LONG), tag("mean reward " + number(mean))], (add) => {
+      if (question.length > LONG) add(...said("question", question));
       if (tree.question.gold !== null) add(...said("right answer", text(tree.question.gold)));
       add(...tree.designs.map(design));
     });
   });
 }
 
-// "#3/0/1/2" opens question 0, design 1, execution 2 of the third entry of the list of steps.
-async function show(step, path) {
-  const blobs = document.querySelectorAll("script.rollout");
-  const browser = document.getElementById("browser");
-  if (!blobs[step]) return;
-  browser.replaceChildren(...browse(await unpack(blobs[step].textContent)));
-  let place = browser;
-  for (const [level, index] of path.entries()) {
-    const kind = ["question", "design", "execution", "call"][level];
-    const next = place.querySelectorAll(`:scope > [data-kind=${kind}]`)[index];
-    if (!next) break;
-    place = open(next);
-  }
-  if (location.hash) place.scrollIntoView();
+async function show(packed) {
+  const found = browse(await unpack(packed.textContent));
+  document.getElementById("browser").replaceChildren(...found);
 }
 
-async function start() {
+function start() {
   const chooser = document.getElementById("step");
+  const packed = document.querySelectorAll("script.rollout");
   if (chooser) {
-    const [step, ...path] = location.hash.slice(1).split("/").filter(Boolean).map(Number);
-    const opened = "asked" in document.getElementById("rollouts").dataset ? [0, 0, 0] : [];
-    chooser.selectedIndex = step ? step - 1 : chooser.options.length - 1;
-    chooser.addEventListener("change", () => show(chooser.selectedIndex, []));
-    await show(chooser.selectedIndex, step ? path : opened);
+    chooser.selectedIndex = packed.length - 1;
+    chooser.addEventListener("change", () => show(packed[chooser.selectedIndex]));
+    show(packed[chooser.selectedIndex]);
   }
   if (!document.body.dataset.live) return;
+  const form = document.querySelector("form");
+  form.addEventListener("submit", () => {
+    form.querySelector("button").disabled = true;
+    form.querySelector("button").textContent = "Designing and running; the first time loads the model …";
+  });
+  addEventListener("pageshow", (event) => event.persisted && location.reload());
   setInterval(async () => {
     const answer = await fetch("version").catch(() => null);
     const now = answer?.ok ? await answer.text() : null;
     if (now === null || now === document.body.dataset.version) return;
-    const busy = document.getElementById("question").value || document.querySelector("details[open]");
+    const busy = form.elements.question.value || document.querySelector("details[open]") ||
+      chooser?.selectedIndex < packed.length - 1;
     if (busy) document.getElementById("news").hidden = false;
     else location.reload();
   }, 5000);
