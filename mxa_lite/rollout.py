@@ -87,7 +87,8 @@ class Sampler:
     def rollout(self, questions: Sequence[Question], shape: Shape, tag: int | str) -> list[Tree]:
         """One tree per question, graded but without credit; `tag` (the step) goes into all keys."""
         step = tag if isinstance(tag, int) else 0
-        self.sandbox.prepare(min(len(questions) * shape.designs * shape.executions, ALIVE))
+        with self.clock("execute_sandbox"):
+            self.sandbox.prepare(min(len(questions) * shape.designs * shape.executions, ALIVE))
         with self.clock("design"):
             designs = self.design(questions, shape, tag)
         trees = [Tree(q, designs[q.id], step) for q in questions]
