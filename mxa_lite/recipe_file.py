@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from mxa_lite.errors import InputError, read_text
 from mxa_lite.recipe import GPU_PRESETS, Recipe, check_data, check_model
@@ -28,7 +30,31 @@ SHORT_FORMS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `5e-6` is a number too."""
+    """Safe YAML in which `5e-6` is a number too, and a key stands once in its block."""
+
+    _anchored = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Refuses an alias inside what an anchor names: a few lines could stand for gigabytes, or
+        for a block within itself."""
+        event = self.peek_event()
+        if self._anchored and isinstance(event, yaml.AliasEvent):
+            place: Any = event.start_mark
+            raise ComposerError(None, None, "an alias inside an anchored block", place)
+        self._anchored += event.anchor is not None
+        node = super().compose_node(parent, index)
+        self._anchored -= event.anchor is not None
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuses a key that stands twice, where YAML would take the later one in silence."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise ConstructorError(None, None, f'"{name}" stands twice', key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -39,6 +65,10 @@ _Loader.add_implicit_resolver(
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)
+    except RecursionError:
+        raise InputError(f"{where}: not valid YAML: nested too deeply") from None
+    except (AttributeError, LookupError):  # in PyYAML, for `!!timestamp x` and `!!bool x`
+        raise InputError(f"{where}: not valid YAML: a value is not what its tag says") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: `!!int x`
         first = " ".join(str(error).split()).replace('"<unicode string>", ', "")
         raise InputError(f"{where}: not valid YAML: {first}") from None

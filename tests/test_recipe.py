@@ -164,6 +164,13 @@ def test_mistakes_on_the_command_line(sets, message):
         ("# only a comment\n", "the recipe is empty"),
         ("- a\n- b\n", "a recipe is a list of `key: value` lines"),
         ("a: [1\n", "not valid YAML"),
+        (MINIMAL + "seed: 1\nseed: 2\n", '"seed" stands twice in line 4'),
+        (MINIMAL + "train: {steps: 1, steps: 2}\n", '"steps" stands twice'),
+        ("model: &a {name: *a}\n", "an alias inside an anchored block"),
+        ("a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "an alias inside an anchored block"),
+        ("[" * 5000, "nested too deeply"),
+        (MINIMAL + "seed: !!bool x\n", "not what its tag says"),
+        (MINIMAL + "seed: !!python/object/apply:os.getpid []\n", "not valid YAML"),
         ("task: arithmetic\n", 'the key "model" is missing'),
         ("model: {}\n", 'the key "task" is missing'),
         ("model: {}\ntask:\n", 'the key "task" is missing'),
@@ -176,6 +183,12 @@ def test_mistakes_in_a_file_name_the_file(write, text, message):
     shown = refused(path)
     assert message in shown
     assert shown.startswith(str(path))
+
+
+def test_an_anchor_may_be_used_again(write):
+    mix = "[&first {name: gsm8k, weight: 2}, {<<: *first, name: mbpp}]"
+    parts = load(write(f"model: {{}}\ntask: {{mix: {mix}}}\n")).task.mix
+    assert [(part.name, part.weight) for part in parts] == [("gsm8k", 2), ("mbpp", 2)]
 
 
 def test_many_mistakes_stay_short(write):
