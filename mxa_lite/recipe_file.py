@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -87,11 +88,12 @@ def find(source: str | Path, beside: Path | None = None) -> Path:
     """
     name = str(source)
     beside_it = [beside / name, beside / f"{name}.yaml"] if beside else []
-    for path in (*beside_it, Path(name), Path(name) / "recipe.yaml"):
-        if path.is_file():
+    given = Path(os.path.expanduser(name))
+    for path in (*beside_it, given, given / "recipe.yaml"):
+        if os.path.isfile(path):  # also false where Path.is_file raises: too long a name
             return path
     plain = name.removeprefix("recipes/").removesuffix(".yaml")
-    if plain and (SHIPPED / f"{plain}.yaml").is_file():
+    if plain and os.path.isfile(SHIPPED / f"{plain}.yaml"):
         return SHIPPED / f"{plain}.yaml"
     names = shipped()
     close = difflib.get_close_matches(plain, names, 1)
@@ -208,6 +210,11 @@ def _unknown(key: str, allowed: list[str]) -> str:
     return f'unknown key "{key}"{hint}'
 
 
+def _within(key: str, block: str) -> bool:
+    """Whether a dotted key is a block or lies in it."""
+    return key == block or key.startswith((f"{block}.", f"{block}["))
+
+
 def _explain(error: ValidationError, where: str, set_keys: set[str]) -> str:
     lines: dict[str, str] = {}
     for item in error.errors(include_url=False):
@@ -224,8 +231,7 @@ def _explain(error: ValidationError, where: str, set_keys: set[str]) -> str:
             got = item["input"]
             given = f", got {got!r}" if isinstance(got, str | int | float) else ""
             text = f"{key} {message}{given}".strip()
-        inside = any(key == k or key.startswith((f"{k}.", f"{k}[")) for k in set_keys)
-        source = SET if inside else where
+        source = SET if any(_within(key, k) or _within(k, key) for k in set_keys) else where
         lines.setdefault(key, f"{source}: {text}")
     shown, more = list(lines.values())[:_MAX_SHOWN], len(lines) - _MAX_SHOWN
     return "\n".join(shown + [f"and {more} more"] * (more > 0))
@@ -241,7 +247,8 @@ def load(
     """
     path = find(source)
     data, set_keys = _apply_sets(_layers(path), sets)
-    data = {key: value for key, value in data.items() if value is not None}
+    # a known key without a value keeps its default; an unknown one is a mistake all the same
+    data = {k: v for k, v in data.items() if v is not None or k not in Recipe.model_fields}
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
