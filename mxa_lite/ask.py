@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mxa_lite.console import stored_recipe
+from mxa_lite.console import printable, stored_recipe
 from mxa_lite.engine import Completion, Request
 from mxa_lite.errors import InputError
 from mxa_lite.evaluate import single_trees
@@ -157,11 +157,6 @@ def execute_with(
 
         limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
         return execute(source, question, kind, replies, limits, box.require)
-
-
-def printable(text: str) -> str:
-    """Text that is safe on a terminal: control characters, escapes included, are spelled out."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def drawn(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
