@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from mxa_lite.console import printable, stored_recipe
 from mxa_lite.engine import Completion, Request
-from mxa_lite.errors import InputError
+from mxa_lite.errors import InputError, json_object, read_text
 from mxa_lite.evaluate import single_trees
 from mxa_lite.execute import execute
 from mxa_lite.graders import Verdict
@@ -43,8 +42,8 @@ def opened(run: Path, sets: tuple[str, ...] = ()) -> Iterator[Sampler]:
 def kind_of(run: Path, recipe: Recipe) -> str:
     """Whether the run's questions are "math" or "code"."""
     for path in sorted((run / "rollouts").glob("step-*.jsonl"))[:1]:
-        with path.open(encoding="utf-8") as file:
-            return str(json.loads(file.readline())["question"]["kind"])
+        first = read_text(path).partition("\n")[0]
+        return str(json_object(first, str(path))["question"]["kind"])
     return recipe.task.kind or "math"
 
 
