@@ -47,11 +47,14 @@ _EACH = re.compile(r"(?<![a-zA-Z])([a-zA-Z])\s*=(?!=)\s*")
 _THOUSANDS = re.compile(r"(?<![\d,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?\.?")
 _OPTION = re.compile(r"\(?([A-Ja-j])(?:[).:](.*))?", re.S)
-_SECOND = re.compile(r"(?<![a-zA-Z(])\(?[A-J]\)|\b(?:or|and)\s+\(?[A-J]\b")  # another option
+_SECOND = re.compile(  # another option
+    r"(?<![a-zA-Z(])\(?[A-J](?:\)|:\s)|\b(?:or|and)\s+\(?[A-J]\b"
+)
 _CUT_OFF = re.compile(r"\.\d+\s*(?:\.\.|…|\\[lcd]?dots(?![a-zA-Z]))")  # 0.333... is not 0.333
 _SYMBOL = re.compile(r"\\[a-zA-Z]+|[a-zA-Z]")
 _EQUALS = re.compile(r"(?<![\\<>!:=])=(?!=)")
 _RELATION = re.compile(r"[<>=]|\\(?:in|[lg]eq?)(?![a-zA-Z])")
+_INTERVAL = re.compile(r"([\[(])[^()\[\]]*([\])])")
 _LEFT_SIDE = re.compile(r"\\?[a-zA-Z]+'?(?:_\{?\w+\}?)?(?:\s*\([\w, ]*\))?")
 _UNIT = re.compile(
     r"(.*[\d})])(?:\s*(cm|mm|km|kg|mg|m[lL]|ft|in|k?m/[hs]|lbs?|oz|hrs?|min|[mk]ph|yd|mi|[apAP][mM])"
@@ -197,6 +200,9 @@ def _shapes(gold: str, answer: str, numeric: list[bool]) -> bool | list[tuple[st
     if letters[0] != letters[1] and not _RELATION.search(gold + answer):
         return False
     if "," in gold and "," in answer:
+        ends = [_INTERVAL.fullmatch(text) for text in (gold, answer)]
+        if ends[0] and ends[1] and ends[0].groups() != ends[1].groups():
+            return False  # math-verify takes `[0,\infty]` for `[0,\infty)`
         kinds = ["(" if text[0] in "([" else text[0] == "\\" for text in (gold, answer)]
         if any(numeric) or {*kinds} == {"(", True}:
             return False  # a pair has an order, a set has none
