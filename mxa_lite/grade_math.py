@@ -243,29 +243,37 @@ class Worker:
 
     def ask(self, request: dict[str, Any]) -> float:
         """1.0 if it holds, 0.0 if not or if it could not be told in time."""
-        wait = self.seconds
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-B", "-m", "mxa_lite.grade_math", self.module],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # Ctrl-C is for the run, which ends this by closing stdin
-            )
-            wait += 60  # its imports, on a busy machine
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin and stdout
         line = ""
         with contextlib.suppress(BrokenPipeError):
-            stdin.write(json.dumps(request) + "\n")
-            stdin.flush()
-            if select.select([stdout], [], [], wait)[0]:
-                line = stdout.readline()
+            process = self._process or self._started()
+            assert process.stdin
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            line = self._read(self.seconds)
         if not line:
             self.close()
             return 0.0
         return float(json.loads(line))
+
+    def _started(self) -> subprocess.Popen[str]:
+        """A new process, ready: what its imports take is no answer's time. Else BrokenPipeError."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-B", "-m", "mxa_lite.grade_math", self.module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C is for the run, which ends this by closing stdin
+        )
+        if not self._read(60):
+            raise BrokenPipeError
+        return self._process
+
+    def _read(self, seconds: float) -> str:
+        """The worker's next line, "" if none comes in time."""
+        assert self._process and self._process.stdout
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        return self._process.stdout.readline() if ready else ""
 
     def close(self) -> None:
         """Ends the process, at once."""
@@ -298,7 +306,7 @@ def _deny(event: str, args: tuple[Any, ...]) -> None:
 
 
 def main() -> None:
-    """Answers one JSON line per JSON line, until stdin ends."""
+    """Says that it is ready, then answers one JSON line per JSON line, until stdin ends."""
     out, sys.stdout = sys.stdout, sys.stderr
     logging.disable(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
@@ -308,6 +316,7 @@ def main() -> None:
     if sys.argv[1] == "math_verify":
         _equal("\\sqrt{2}", "x")  # which imports the rest
     sys.addaudithook(_deny)
+    print(file=out, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         try:
