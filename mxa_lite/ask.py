@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mxa_lite.console import stored_recipe
+from mxa_lite.console import printable, stored_recipe
 from mxa_lite.engine import Completion, Request
-from mxa_lite.errors import InputError
+from mxa_lite.errors import InputError, json_object, read_text
 from mxa_lite.evaluate import single_trees
 from mxa_lite.execute import execute
 from mxa_lite.graders import Verdict
@@ -43,8 +42,8 @@ def opened(run: Path, sets: tuple[str, ...] = ()) -> Iterator[Sampler]:
 def kind_of(run: Path, recipe: Recipe) -> str:
     """Whether the run's questions are "math" or "code"."""
     for path in sorted((run / "rollouts").glob("step-*.jsonl"))[:1]:
-        with path.open(encoding="utf-8") as file:
-            return str(json.loads(file.readline())["question"]["kind"])
+        first = read_text(path).partition("\n")[0]
+        return str(json_object(first, str(path))["question"]["kind"])
     return recipe.task.kind or "math"
 
 
@@ -158,11 +157,6 @@ def execute_with(
 
         limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
         return execute(source, question, kind, replies, limits, box.require)
-
-
-def printable(text: str) -> str:
-    """Text that is safe on a terminal: control characters, escapes included, are spelled out."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def drawn(nodes: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(__version__)
 def cli() -> None:
     """Train one small model as designer and executor of multi-agent systems."""
@@ -86,6 +87,8 @@ def plan(recipe: str, vram: float, sets: tuple[str, ...], as_json: bool) -> None
     from mxa_lite.plan import describe
     from mxa_lite.plan import plan as plan_recipe
 
+    if not math.isfinite(vram):
+        raise click.BadParameter("must be a finite number", param_hint="--vram")
     result = plan_recipe(recipe_file.load(recipe, sets, data_files=False), vram)
     if as_json:
         console.print_json(result)
@@ -139,9 +142,9 @@ def exec_(
         console.print_json(result)
         return
     for call in result["calls"]:
-        click.echo(f"[{call['agent']}] {call['reply']}")
-    click.echo(f"outcome: {result['outcome']}" + (f" ({e})" if (e := result["error"]) else ""))
-    click.echo(f"answer: {result['answer']}")
+        click.echo(console.printable(f"[{call['agent']}] {call['reply']}"))
+    why = f" ({result['error']})" if result["error"] else ""
+    click.echo(console.printable(f"outcome: {result['outcome']}{why}\nanswer: {result['answer']}"))
 
 
 @cli.command()

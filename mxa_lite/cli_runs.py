@@ -10,6 +10,7 @@ import click
 
 from mxa_lite import console
 from mxa_lite.cli import FILE, FOLDER, cli, json_option, sets_option
+from mxa_lite.console import printable
 from mxa_lite.errors import InputError
 
 if TYPE_CHECKING:  # torch is not needed for --help
@@ -48,7 +49,6 @@ def eval_(run: Path, beside: Path | None, sets: tuple[str, ...], as_json: bool) 
 
 
 def _tell(made: Design | Call) -> None:
-    from mxa_lite.ask import printable
     from mxa_lite.tree import Design
 
     if isinstance(made, Design):
@@ -68,8 +68,10 @@ def design(run: Path, question: str, html: Path | None, as_json: bool) -> None:
     recipe = console.stored_recipe(run, checkpoint=True)
     if not question.strip():
         raise InputError("the question is empty")
+    if html is not None:
+        console.check_folder("--html", html.parent)
     with console.stdout_for_json(as_json):
-        from mxa_lite.ask import ask, drawn, kind_of, opened, printable
+        from mxa_lite.ask import ask, drawn, kind_of, opened
 
         quiet: Any = lambda made: None  # noqa: E731
         with opened(run) as sampler:
@@ -78,6 +80,7 @@ def design(run: Path, question: str, html: Path | None, as_json: bool) -> None:
         from mxa_lite.serve import answer_page
 
         try:
+            html.parent.mkdir(parents=True, exist_ok=True)
             html.write_text(answer_page(asked), encoding="utf-8")
         except OSError as error:
             raise InputError(f"--html {html}: {error.strerror}") from None
@@ -137,6 +140,7 @@ def compare(
 
     `--set` changes a key of every recipe that is trained, not of runs.
     """
+    console.check_folder("--output", output)
     from mxa_lite.compare import compare as compare_runs
 
     def say(text: str) -> None:
@@ -164,7 +168,8 @@ def export(
     if len(wanted) != 1:
         raise click.UsageError("give one of --adapters, --merged and --gguf")
     [(form, target)] = wanted
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    console.check_folder(f"--{form}", target)
+    if target.is_dir() and any(target.iterdir()):
         raise InputError(f"--{form} {target}: is not an empty folder")
     recipe = console.stored_recipe(run, sets, checkpoint=True)
     from mxa_lite import loaders

@@ -58,7 +58,7 @@ class Member:
     @cached_property
     def results(self) -> dict[str, Any]:
         """eval.json."""
-        return dict(RunFolder(self.path).read_json("eval.json"))
+        return RunFolder(self.path).read_json("eval.json")
 
     def finished(self) -> bool:
         """Whether all its steps are done and measured."""
@@ -111,8 +111,10 @@ def check_questions(runs: Sequence[Member]) -> None:
     seen: tuple[Member, set[str]] | None = None
     for run in [run for run in runs if run.finished()]:
         for when in ("cold", "final"):
-            if not run.predictions(when).is_file():
-                raise InputError(f"{run.path}: no predictions ({when}); was it measured?")
+            if when not in run.results or not run.predictions(when).is_file():
+                raise InputError(
+                    f"{run.path}: no predictions or results ({when}); was it measured?"
+                )
         ids = set(read_predictions(run.predictions("final")))
         if seen is not None and ids != seen[1]:
             raise InputError(f"{seen[0].path} and {run.path} have other held-out questions")

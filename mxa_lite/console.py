@@ -40,6 +40,11 @@ def stdout_for_json(wanted: bool) -> Iterator[None]:
         os.close(kept)
 
 
+def printable(text: str) -> str:
+    """Text that is safe on a terminal: control characters, escapes included, are spelled out."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 def print_json(data: Any) -> None:
     """One JSON object on stdout; NaN is a bug, not an output."""
     click.echo(json.dumps(data, allow_nan=False))
@@ -52,7 +57,7 @@ def stored_recipe(run: Path, sets: tuple[str, ...] = (), *, checkpoint: bool = F
     """
     from mxa_lite import loaders, recipe_file
 
-    if not (run / "recipe.yaml").is_file():
+    if not os.path.isfile(run / "recipe.yaml"):
         raise InputError(f"{run}: not a run folder (no recipe.yaml)")
     if checkpoint and not any((run / "checkpoints").glob("*/*/adapter_config.json")):
         raise InputError(f"{run}: no checkpoint yet")
@@ -68,13 +73,24 @@ def default_output(recipe_path: Path) -> Path:
     return Path("runs") / (recipe_path.resolve().parent.name if stored else recipe_path.stem)
 
 
+def check_folder(option: str, folder: Path) -> None:
+    """Raise InputError unless `folder` is one to write to, or can be made; nothing is touched."""
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:  # too long a name
+        raise InputError(f"{option} {folder}: {error.strerror}") from None
+    if not there.is_dir():
+        raise InputError(f"{option} {folder}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {folder}: {there} cannot be written to")
+
+
 def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
     """Raise InputError when this run may not write there; nothing is created or touched."""
     from mxa_lite import recipe_file
     from mxa_lite.recipe import diff
 
-    if output.exists() and not output.is_dir():
-        raise InputError(f"--output {output}: is not a folder")
+    check_folder("--output", output)
     if resume:
         if not (output / "recipe.yaml").is_file():
             raise InputError(f"--resume: there is no run in {output}")
@@ -112,15 +128,15 @@ class Interrupts:
 def run_command(command: click.Command) -> int:
     """Run `command` on the command line's arguments and say which exit code it ends with.
 
-    0 done, 1 failure while running, 2 wrong input, 130 Ctrl-C. Anything else is a bug of the kit
-    and keeps its traceback.
+    0 done, 1 failure while running, of the disk too, 2 wrong input, 130 Ctrl-C. Anything else is a
+    bug of the kit and keeps its traceback.
     """
     try:
         result = command.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (InputError, RunError) as error:
+    except (InputError, RunError, OSError) as error:
         click.echo(f"mxa-lite: {error}", err=True)
         return 2 if isinstance(error, InputError) else 1
     except (KeyboardInterrupt, click.Abort):

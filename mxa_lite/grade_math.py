@@ -47,11 +47,14 @@ _EACH = re.compile(r"(?<![a-zA-Z])([a-zA-Z])\s*=(?!=)\s*")
 _THOUSANDS = re.compile(r"(?<![\d,])(\d{1,3}(?:,\d{3})+)(?![\d,])")
 _LETTER = re.compile(r"\(?([A-Za-z])\)?\.?")
 _OPTION = re.compile(r"\(?([A-Ja-j])(?:[).:](.*))?", re.S)
-_SECOND = re.compile(r"(?<![a-zA-Z(])\(?[A-J]\)|\b(?:or|and)\s+\(?[A-J]\b")  # another option
+_SECOND = re.compile(  # another option
+    r"(?<![a-zA-Z(])\(?[A-J](?:\)|:\s)|\b(?:or|and)\s+\(?[A-J]\b"
+)
 _CUT_OFF = re.compile(r"\.\d+\s*(?:\.\.|…|\\[lcd]?dots(?![a-zA-Z]))")  # 0.333... is not 0.333
 _SYMBOL = re.compile(r"\\[a-zA-Z]+|[a-zA-Z]")
 _EQUALS = re.compile(r"(?<![\\<>!:=])=(?!=)")
 _RELATION = re.compile(r"[<>=]|\\(?:in|[lg]eq?)(?![a-zA-Z])")
+_INTERVAL = re.compile(r"([\[(])[^()\[\]]*([\])])")
 _LEFT_SIDE = re.compile(r"\\?[a-zA-Z]+'?(?:_\{?\w+\}?)?(?:\s*\([\w, ]*\))?")
 _UNIT = re.compile(
     r"(.*[\d})])(?:\s*(cm|mm|km|kg|mg|m[lL]|ft|in|k?m/[hs]|lbs?|oz|hrs?|min|[mk]ph|yd|mi|[apAP][mM])"
@@ -197,6 +200,9 @@ def _shapes(gold: str, answer: str, numeric: list[bool]) -> bool | list[tuple[st
     if letters[0] != letters[1] and not _RELATION.search(gold + answer):
         return False
     if "," in gold and "," in answer:
+        ends = [_INTERVAL.fullmatch(text) for text in (gold, answer)]
+        if ends[0] and ends[1] and ends[0].groups() != ends[1].groups():
+            return False  # math-verify takes `[0,\infty]` for `[0,\infty)`
         kinds = ["(" if text[0] in "([" else text[0] == "\\" for text in (gold, answer)]
         if any(numeric) or {*kinds} == {"(", True}:
             return False  # a pair has an order, a set has none
@@ -237,29 +243,37 @@ class Worker:
 
     def ask(self, request: dict[str, Any]) -> float:
         """1.0 if it holds, 0.0 if not or if it could not be told in time."""
-        wait = self.seconds
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-B", "-m", "mxa_lite.grade_math", self.module],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # Ctrl-C is for the run, which ends this by closing stdin
-            )
-            wait += 60  # its imports, on a busy machine
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin and stdout
         line = ""
         with contextlib.suppress(BrokenPipeError):
-            stdin.write(json.dumps(request) + "\n")
-            stdin.flush()
-            if select.select([stdout], [], [], wait)[0]:
-                line = stdout.readline()
+            process = self._process or self._started()
+            assert process.stdin
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            line = self._read(self.seconds)
         if not line:
             self.close()
             return 0.0
         return float(json.loads(line))
+
+    def _started(self) -> subprocess.Popen[str]:
+        """A new process, ready: what its imports take is no answer's time. Else BrokenPipeError."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-B", "-m", "mxa_lite.grade_math", self.module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # Ctrl-C is for the run, which ends this by closing stdin
+        )
+        if not self._read(60):
+            raise BrokenPipeError
+        return self._process
+
+    def _read(self, seconds: float) -> str:
+        """The worker's next line, "" if none comes in time."""
+        assert self._process and self._process.stdout
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        return self._process.stdout.readline() if ready else ""
 
     def close(self) -> None:
         """Ends the process, at once."""
@@ -292,7 +306,7 @@ def _deny(event: str, args: tuple[Any, ...]) -> None:
 
 
 def main() -> None:
-    """Answers one JSON line per JSON line, until stdin ends."""
+    """Says that it is ready, then answers one JSON line per JSON line, until stdin ends."""
     out, sys.stdout = sys.stdout, sys.stderr
     logging.disable(logging.CRITICAL)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
@@ -302,6 +316,7 @@ def main() -> None:
     if sys.argv[1] == "math_verify":
         _equal("\\sqrt{2}", "x")  # which imports the rest
     sys.addaudithook(_deny)
+    print(file=out, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         try:

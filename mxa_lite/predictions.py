@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from mxa_lite.errors import json_object, read_text
+
 
 def read_predictions(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Question id -> its attempts, in order, of a file that `evaluate.save_predictions` wrote."""
+    """Question id -> its attempts, in order, of a file that `evaluate.save_predictions` wrote.
+
+    Raises InputError for a damaged one.
+    """
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        row = json_object(line, f"{path} line {number}")
         rows[row["question"]].append(row)
     return dict(rows)
 

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
+import os
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -17,6 +18,8 @@ Role = Literal["designer", "executor"]
 LrScheduler = Literal["constant_with_warmup", "constant", "linear", "cosine"]
 LossType = Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"]
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+COLUMNS = ("question", "answer", "tests")
+MOST = 2**31 - 1  # of any number: beyond lie overflows in libraries, and no recipe
 
 
 def _number(value: Any) -> Any:
@@ -25,10 +28,10 @@ def _number(value: Any) -> Any:
     return value
 
 
-Count = Annotated[int, BeforeValidator(_number), Field(ge=0)]
-Positive = Annotated[int, BeforeValidator(_number), Field(gt=0)]
-Real = Annotated[float, BeforeValidator(_number), Field(ge=0)]
-Above = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=MOST)]
+Positive = Annotated[int, BeforeValidator(_number), Field(gt=0, le=MOST)]
+Real = Annotated[float, BeforeValidator(_number), Field(ge=0, le=MOST)]
+Above = Annotated[float, BeforeValidator(_number), Field(gt=0, le=MOST)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
 
 
@@ -58,14 +61,14 @@ class Lora(Block):
     r: Positive = 16
     alpha: Positive = 32
     dropout: Share = 0.0
-    targets: str | list[str] = "all-linear"
+    targets: Annotated[str | list[str], Field(min_length=1)] = "all-linear"
 
 
 class TaskSpec(Block):
     """Where questions come from: a known task, local files, or a weighted mix of such.
 
-    columns: our name ("question", "answer", "tests", "id") -> the file's column. held_out: share
-    of a local train file that is kept for evaluation when there is no `test`.
+    columns: our name (of COLUMNS) -> the file's column. held_out: share of a local train file that
+    is kept for evaluation when there is no `test`.
     """
 
     name: str | None = None
@@ -79,9 +82,13 @@ class TaskSpec(Block):
     mix: list[TaskSpec] = []
 
     @model_validator(mode="after")
-    def _has_a_source(self) -> TaskSpec:
+    def _is_a_source(self) -> TaskSpec:
         if not (self.name or self.train or self.mix):
             raise ValueError("needs a name, a train file or a mix")
+        if any(part.mix for part in self.mix):
+            raise ValueError("holds a mix within a mix")
+        if other := sorted({*self.columns} - {*COLUMNS}):
+            raise ValueError(f"columns names {other[0]!r}; allowed: {', '.join(COLUMNS)}")
         return self
 
 
@@ -185,7 +192,7 @@ class SandboxSpec(Block):
     """The least isolation a run accepts, and what one script may use."""
 
     require: Literal["rlimits", "landlock", "seccomp", "namespaces"] = "rlimits"
-    seconds: Above = 10
+    seconds: Annotated[Above, Field(le=86_400)] = 10  # a day: waits are counted in milliseconds
     memory_mb: Positive = 512
     disk_mb: Positive = 64
 
@@ -213,7 +220,7 @@ class Recipe(Block):
     engine: Literal["waves", "continuous"] = "waves"
     gpu: Literal["none", "8gb", "12gb", "16gb", "24gb"] = "none"
     generation_tokens: Positive = 65_536
-    threads: Positive | None = None
+    threads: Annotated[Positive, Field(le=1024)] | None = None
     versions: dict[str, str] = {}
 
     @property
@@ -246,24 +253,29 @@ GPU_PRESETS: dict[str, dict[str, Any]] = {
 def is_path(name: str) -> bool:
     """Whether a model name means a folder: "./x", "/x", "~/x", "a/b/c" or one that exists."""
     rooted = name.startswith((".", "/", "~")) or name.count("/") > 1
-    return rooted or Path(name).expanduser().is_dir()
+    return rooted or os.path.isdir(name)
 
 
 def check_model(recipe: Recipe, where: str) -> None:
     """Raise InputError unless model.name can be a model; looks at the disk, not at the network."""
     name = recipe.model.name
     if is_path(name):
-        folder = Path(name).expanduser()
-        if not (folder / "config.json").is_file():
-            found = "holds no config.json" if folder.is_dir() else "does not exist"
+        folder = os.path.expanduser(name)
+        if not os.path.isfile(os.path.join(folder, "config.json")):
+            found = "holds no config.json" if os.path.isdir(folder) else "does not exist"
             raise InputError(f'{where}: model.name: the folder "{name}" {found}')
-    elif name != "embedded" and "/" not in name:
+    elif name != "embedded" and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         allowed = 'allowed: "embedded", an existing folder, or a Hub id "org/name"'
         raise InputError(f'{where}: model.name is "{name}"; {allowed}')
 
 
 def check_data(recipe: Recipe, where: str) -> None:
-    """Raise InputError when a data file that this recipe would read is missing."""
+    """Raise InputError when a data file that this recipe would read is missing, or a task unknown.
+
+    A file that cannot be looked at is missing too: its name may be too long, or not a name at all.
+    """
+    from mxa_lite.tasks import check_name
+
     start = recipe.cold_start
     wanted = {"cold_start.data": start.data if start.method == "data" else None}
     tasks = {"task": recipe.task} | {f"task.mix[{i}]": t for i, t in enumerate(recipe.task.mix)}
@@ -271,8 +283,10 @@ def check_data(recipe: Recipe, where: str) -> None:
         is_file = (task.name or "").lower().endswith(DATA_SUFFIXES)
         wanted |= {f"{key}.train": task.train, f"{key}.test": task.test}
         wanted[f"{key}.name"] = task.name if is_file else None
+        if task.name and not is_file:
+            check_name(task.name, f"{where}: {key}: ")
     for key, path in wanted.items():
-        if path is not None and not Path(path).expanduser().is_file():
+        if path is not None and not os.path.isfile(os.path.expanduser(path)):
             raise InputError(f'{where}: {key}: the file "{path}" does not exist')
 
 

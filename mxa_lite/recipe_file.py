@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 from mxa_lite.errors import InputError, read_text
 from mxa_lite.recipe import GPU_PRESETS, Recipe, check_data, check_loggers, check_model
@@ -28,7 +31,31 @@ SHORT_FORMS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `5e-6` is a number too."""
+    """Safe YAML in which `5e-6` is a number too, and a key stands once in its block."""
+
+    _anchored = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Refuses an alias inside what an anchor names: a few lines could stand for gigabytes, or
+        for a block within itself."""
+        event = self.peek_event()
+        if self._anchored and isinstance(event, yaml.AliasEvent):
+            place: Any = event.start_mark
+            raise ComposerError(None, None, "an alias inside an anchored block", place)
+        self._anchored += event.anchor is not None
+        node = super().compose_node(parent, index)
+        self._anchored -= event.anchor is not None
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuses a key that stands twice, where YAML would take the later one in silence."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise ConstructorError(None, None, f'"{name}" stands twice', key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -39,6 +66,10 @@ _Loader.add_implicit_resolver(
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)
+    except RecursionError:
+        raise InputError(f"{where}: not valid YAML: nested too deeply") from None
+    except (AttributeError, LookupError):  # in PyYAML, for `!!timestamp x` and `!!bool x`
+        raise InputError(f"{where}: not valid YAML: a value is not what its tag says") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: `!!int x`
         first = " ".join(str(error).split()).replace('"<unicode string>", ', "")
         raise InputError(f"{where}: not valid YAML: {first}") from None
@@ -57,11 +88,12 @@ def find(source: str | Path, beside: Path | None = None) -> Path:
     """
     name = str(source)
     beside_it = [beside / name, beside / f"{name}.yaml"] if beside else []
-    for path in (*beside_it, Path(name), Path(name) / "recipe.yaml"):
-        if path.is_file():
+    given = Path(os.path.expanduser(name))
+    for path in (*beside_it, given, given / "recipe.yaml"):
+        if os.path.isfile(path):  # also false where Path.is_file raises: too long a name
             return path
     plain = name.removeprefix("recipes/").removesuffix(".yaml")
-    if plain and (SHIPPED / f"{plain}.yaml").is_file():
+    if plain and os.path.isfile(SHIPPED / f"{plain}.yaml"):
         return SHIPPED / f"{plain}.yaml"
     names = shipped()
     close = difflib.get_close_matches(plain, names, 1)
@@ -178,6 +210,11 @@ def _unknown(key: str, allowed: list[str]) -> str:
     return f'unknown key "{key}"{hint}'
 
 
+def _within(key: str, block: str) -> bool:
+    """Whether a dotted key is a block or lies in it."""
+    return key == block or key.startswith((f"{block}.", f"{block}["))
+
+
 def _explain(error: ValidationError, where: str, set_keys: set[str]) -> str:
     lines: dict[str, str] = {}
     for item in error.errors(include_url=False):
@@ -194,8 +231,7 @@ def _explain(error: ValidationError, where: str, set_keys: set[str]) -> str:
             got = item["input"]
             given = f", got {got!r}" if isinstance(got, str | int | float) else ""
             text = f"{key} {message}{given}".strip()
-        inside = any(key == k or key.startswith((f"{k}.", f"{k}[")) for k in set_keys)
-        source = SET if inside else where
+        source = SET if any(_within(key, k) or _within(k, key) for k in set_keys) else where
         lines.setdefault(key, f"{source}: {text}")
     shown, more = list(lines.values())[:_MAX_SHOWN], len(lines) - _MAX_SHOWN
     return "\n".join(shown + [f"and {more} more"] * (more > 0))
@@ -211,7 +247,8 @@ def load(
     """
     path = find(source)
     data, set_keys = _apply_sets(_layers(path), sets)
-    data = {key: value for key, value in data.items() if value is not None}
+    # a known key without a value keeps its default; an unknown one is a mistake all the same
+    data = {k: v for k, v in data.items() if v is not None or k not in Recipe.model_fields}
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mxa_lite.errors import json_object, read_text
 from mxa_lite.tree import Tree
 
 
@@ -30,13 +31,13 @@ class RunFolder:
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(target.name + ".part")
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # a path in it
         os.replace(beside, target)
 
-    def read_json(self, name: str) -> Any:
-        """A JSON file's content; an empty dict when it is not there."""
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file's content, empty when it is not there. InputError for a damaged one."""
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return json_object(read_text(path), str(path)) if path.is_file() else {}
 
     def write_json(self, name: str, data: Any) -> None:
         """Write JSON; NaN is a bug and raises ValueError."""
@@ -53,11 +54,11 @@ class RunFolder:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All complete lines of `metrics.jsonl`."""
+        """All complete lines of `metrics.jsonl`. Raises InputError for a damaged one."""
         if not self.metrics.is_file():
             return []
-        text = self.metrics.read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        lines = read_text(self.metrics).split("\n")[:-1]  # what a kill cut off has no end of line
+        return [json_object(line, f"{self.metrics} line {n}") for n, line in enumerate(lines, 1)]
 
     def cut_after(self, step: int) -> None:
         """Forget what was measured of later steps: a resumed run makes it again."""

@@ -64,10 +64,16 @@ def test_help_is_quick_and_imports_nothing_heavy():
         (["run", "no-task.yaml"], 'the key "task" is missing'),
         (["run", "arithmetic", "--output", "full"], "is not empty"),
         (["run", "arithmetic", "--output", "empty.yaml"], "is not a folder"),
+        (["run", "arithmetic", "--output", "empty.yaml/run"], "empty.yaml is not a folder"),
+        (["run", "arithmetic", "--output", "x" * 300], "name too long"),
+        (["compare", "arithmetic", "--output", "empty.yaml"], "is not a folder"),
+        (["export", "full", "--merged", "empty.yaml/x"], "is not a folder"),
+        ([], "Missing command"),
         (["run"], "Missing argument 'RECIPE'"),
         (["runn"], "No such command 'runn'"),
         (["plan", "arithmetic"], "Missing option '--vram'"),
         (["plan", "arithmetic", "--vram", "0"], "'--vram'"),
+        (["plan", "arithmetic", "--vram", "nan"], "--vram: must be a finite number"),
         (["validate", "arithmetic", "--set", "schedule.mode=off"], "allowed: 'stagewise'"),
         (["exec", "gone.py", "--question", "q"], "gone.py cannot be read"),
         (["exec", "empty.yaml"], "Missing option '--question'"),
@@ -103,6 +109,12 @@ def test_resume_lets_steps_grow_and_not_shrink(stored):
     console.check_output(stored, load("arithmetic", ["train.steps=11"]), resume=True)
     with pytest.raises(InputError, match=r"train\.steps may only grow"):
         console.check_output(stored, load("arithmetic", ["train.steps=9"]), resume=True)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(InputError, match="cannot be written to"):
+        console.check_output(tmp_path / "a" / "b", load("arithmetic"), resume=False)
 
 
 def test_later_processes_of_a_launch_find_a_folder_in_use(stored, monkeypatch):
@@ -151,7 +163,12 @@ def test_python_m_is_the_same_command():
 
 @pytest.mark.parametrize(
     ("fault", "code"),
-    [(InputError("bad row 3"), 2), (RunError("disk full"), 1), (KeyboardInterrupt(), 130)],
+    [
+        (InputError("bad row 3"), 2),
+        (RunError("a reply is missing"), 1),
+        (OSError(28, "No space left on device", "metrics.jsonl"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
 )
 def test_exit_codes_of_a_running_command(fault, code, monkeypatch, capsys):
     @click.command()
@@ -195,6 +212,14 @@ def test_exec_prints_one_json_object_and_needs_nothing_heavy(tmp_path):
     assert [call["agent"] for call in result["calls"]] == ["solver"]
     assert result["stdout"] == "noise\n"
     assert done.stderr == "heavy: []\n"
+
+
+def test_control_characters_of_a_reply_do_not_reach_the_terminal(tmp_path):
+    (tmp_path / "s.py").write_text("answer(Agent('a')(question))\n")
+    (tmp_path / "r.jsonl").write_text('{"agent": "*", "reply": "\\u001b[2J4"}\n')
+    done = mxa("exec", "s.py", "--question", "2+2?", "--replies", "r.jsonl", cwd=tmp_path)
+    assert "\x1b" not in done.stdout
+    assert done.stdout.endswith("outcome: ok\nanswer: \\x1b[2J4\n")
 
 
 def test_grade_gives_one_verdict_a_line(tmp_path):

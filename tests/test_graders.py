@@ -57,6 +57,15 @@ def test_a_comparison_that_hangs_is_false_and_the_next_one_works(grader: Grader)
     assert grader.grade(math("\\sqrt{8}"), "2\\sqrt{2}").correct == 1
 
 
+def test_a_fresh_worker_has_the_limit_of_any_other() -> None:
+    with Grader(seconds=1) as fresh:
+        fresh.grade(math("\\sqrt{8}"), "x")  # its imports take what they take
+        start = time.perf_counter()
+        for top in "89":  # the second meets a worker that has just been replaced
+            assert fresh.grade(math("7"), f"9^{{9^{{9^{top}}}}}").correct == 0
+        assert time.perf_counter() - start < 30
+
+
 def test_a_question_without_a_gold_answer_pays_nothing(grader: Grader) -> None:
     assert grader.grade(math(None), "7").correct == 0
 

@@ -148,6 +148,21 @@ def test_a_recipe_may_not_extend_itself(write):
         (["model.name=llama"], 'an existing folder, or a Hub id "org/name"'),
         (["task.train=no.jsonl"], 'task.train: the file "no.jsonl" does not exist'),
         (["task=no.csv"], 'task.name: the file "no.csv" does not exist'),
+        (["task=gsm8"], 'did you mean "gsm8k"?'),
+        (["task.mix=[{name: arithmatic}]"], 'did you mean "arithmetic"?'),
+        (["task.mix=[{mix: [{name: gsm8k}]}]"], "task holds a mix within a mix"),
+        (["task.columns={frage: x}"], "columns names 'frage'; allowed: question, answer, tests"),
+        (["seed=4294967296"], "seed must be less than or equal to"),
+        (["sandbox.seconds=1e308"], "sandbox.seconds must be less than or equal to"),
+        (["threads=100000"], "threads must be less than or equal to"),
+        (["train.clip=1e308"], "train.clip must be less than or equal to"),
+        (["lora.targets=[]"], "lora.targets"),
+        (["model.name=org/"], 'a Hub id "org/name"'),
+        (["model.name=~nobody-here/x"], "does not exist"),
+        (["task.train=" + "x" * 5000], "does not exist"),
+        (["Train.steps=3"], '--set: unknown key "Train", did you mean "train"?'),
+        (["trian="], '--set: unknown key "trian", did you mean "train"?'),
+        (["seed=" + "[" * 5000], "nested too deeply"),
         (["cold_start.method=data", "cold_start.data=no.jsonl"], 'file "no.jsonl" does not exist'),
     ],
 )
@@ -164,6 +179,13 @@ def test_mistakes_on_the_command_line(sets, message):
         ("# only a comment\n", "the recipe is empty"),
         ("- a\n- b\n", "a recipe is a list of `key: value` lines"),
         ("a: [1\n", "not valid YAML"),
+        (MINIMAL + "seed: 1\nseed: 2\n", '"seed" stands twice in line 4'),
+        (MINIMAL + "train: {steps: 1, steps: 2}\n", '"steps" stands twice'),
+        ("model: &a {name: *a}\n", "an alias inside an anchored block"),
+        ("a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "an alias inside an anchored block"),
+        ("[" * 5000, "nested too deeply"),
+        (MINIMAL + "seed: !!bool x\n", "not what its tag says"),
+        (MINIMAL + "seed: !!python/object/apply:os.getpid []\n", "not valid YAML"),
         ("task: arithmetic\n", 'the key "model" is missing'),
         ("model: {}\n", 'the key "task" is missing'),
         ("model: {}\ntask:\n", 'the key "task" is missing'),
@@ -176,6 +198,12 @@ def test_mistakes_in_a_file_name_the_file(write, text, message):
     shown = refused(path)
     assert message in shown
     assert shown.startswith(str(path))
+
+
+def test_an_anchor_may_be_used_again(write):
+    mix = "[&first {name: gsm8k, weight: 2}, {<<: *first, name: mbpp}]"
+    parts = load(write(f"model: {{}}\ntask: {{mix: {mix}}}\n")).task.mix
+    assert [(part.name, part.weight) for part in parts] == [("gsm8k", 2), ("mbpp", 2)]
 
 
 def test_many_mistakes_stay_short(write):
@@ -196,6 +224,7 @@ def test_keys_that_a_method_does_not_use_are_no_error():
 
 def test_unknown_recipe_names_the_nearest():
     assert 'did you mean "arithmetic"?' in refused("arithmetik")
+    assert refused("x" * 5000).startswith("no recipe")
     assert "lists arithmetic, gsm8k" in refused("no-such.yaml")
 
 

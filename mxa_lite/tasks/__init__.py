@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +31,17 @@ class TaskSet:
     test: list[Question]
     notes: list[str] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+
+
+def check_name(name: str, where: str = "") -> None:
+    """Raise InputError unless a built-in or generated task has this name."""
+    names = [_GENERATED[0], *sources.SOURCES]
+    if name in _GENERATED or name in names or name.startswith(_GYM):
+        return
+    close = difflib.get_close_matches(name, names, 1)
+    hint = f'; did you mean "{close[0]}"?' if close else ""
+    known = f"{', '.join(names)}, {_GYM}NAME"
+    raise InputError(f"{where}task {name!r} is neither a data file nor one of: {known}{hint}")
 
 
 def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
@@ -67,10 +79,9 @@ def _load(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet
         return _generated(name, seed, limit, training)
     if name.lower().endswith(SUFFIXES):
         name, train = "", train or name
+    if name:
+        check_name(name)
     source = sources.SOURCES.get(name)
-    if name and not source:
-        known = ", ".join([_GENERATED[0], *sources.SOURCES, f"{_GYM}NAME"])
-        raise InputError(f"task {name!r} is neither a data file nor one of: {known}")
     if source and not train:
         train, test = source.train, test or source.test
     hold_out = not test and (train not in sources.PLACES or task is above)
@@ -79,7 +90,7 @@ def _load(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet
     report = _questions(task, name, test, notes) if test else []
     if hold_out:
         learn.sort(key=lambda question: question.id)
-        count = max(1, round(task.held_out * len(learn)))
+        count = max(1, min(round(task.held_out * len(learn)), len(learn) - 1))
         report, learn = learn[:count], learn[count:]
         parts = f"{train}: {len(report)} of {len(report) + len(learn)} questions held out"
         notes.append(f"{parts} for evaluation, chosen by hash, and removed from training")

@@ -31,7 +31,7 @@ _TYPING = "from typing import *\n"  # LeetCode's stubs use List and Optional wit
 
 def _cell(value: Any) -> str:
     """A cell as text, "" for a missing one. Raises TypeError where it holds more than one value."""
-    if isinstance(value, (list, dict)):
+    if isinstance(value, (list, dict, bytes)):
         raise TypeError("not one value")
     return "" if value is None or value != value else str(value).strip()  # NaN: none, to pandas
 

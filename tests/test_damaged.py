@@ -1,0 +1,61 @@
+"""Run folders that were damaged after they were written: one clear error, and which file it is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from handmade import run_folder
+from test_cli import assert_refused, mxa
+
+from mxa_lite import compare, report
+from mxa_lite.errors import InputError
+from mxa_lite.runfolder import RunFolder
+
+
+@pytest.mark.parametrize("name", ["eval.json", "summary.json", "metrics.jsonl"])
+@pytest.mark.parametrize("content", [b"{", b"[]", b"null", b"garbage", b"\xff\xfe", b"[" * 9999])
+def test_a_damaged_file_is_named_by_the_report(tmp_path: Path, name: str, content: bytes) -> None:
+    run = run_folder(tmp_path / "a")
+    (run / name).write_bytes(content + b"\n")
+    with pytest.raises(InputError, match=name):
+        report.render(run)
+
+
+def test_a_line_that_a_kill_cut_off_is_no_damage(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2')
+    assert RunFolder(tmp_path).read_metrics() == [{"step": 1}]
+
+
+def test_a_folder_whose_name_is_not_text_takes_files(tmp_path: Path) -> None:
+    RunFolder(tmp_path).write("page.html", "runs/\udcff")
+    assert (tmp_path / "page.html").read_text() == "runs/\\udcff"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("eval.json", "{}", "no predictions or results"),
+        ("eval.json", "{", "eval.json: damaged"),
+        (
+            "predictions/final/designed.jsonl",
+            '{"question": "q"}\ngarb',
+            "line 2: damaged",
+        ),
+    ],
+)
+def test_a_damaged_run_is_not_compared(tmp_path: Path, name: str, content: str, said: str) -> None:
+    run = run_folder(tmp_path / "a")
+    (run / name).write_text(content)
+
+    def no(text: str) -> Any:
+        raise AssertionError(text)
+
+    with pytest.raises(InputError) as error:
+        compare.compare([str(run)], [], tmp_path / "out", 1, no)
+    assert said in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_commands_say_it_in_one_line(tmp_path: Path) -> None:
+    (run_folder(tmp_path / "a") / "eval.json").write_text("{")
+    assert_refused(mxa("report", "a", cwd=tmp_path), "a/eval.json: damaged: not a JSON object")

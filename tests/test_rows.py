@@ -1,0 +1,120 @@
+"""Rows of data files: what is left out and named, what is held out, what is no file at all."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mxa_lite import tasks
+from mxa_lite.errors import InputError
+from mxa_lite.recipe import TaskSpec
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def questions(count: int) -> list[dict[str, Any]]:
+    return [{"question": f"What is {n} + 1?", "answer": n + 1} for n in range(count)]
+
+
+def test_bad_rows_are_left_out_and_named_with_their_lines(tmp_path: Path) -> None:
+    rows = [
+        {"question": "One?", "answer": "1"},
+        "not json",
+        {"question": "", "answer": "2"},
+        {"question": "Two?", "answer": None},
+        "[1, 2]",
+        {"question": " one? ", "answer": "1"},
+        {"question": "x" * 20_000, "answer": "1"},
+        {"answer": "1"},
+        "",
+        {"question": "Three?", "answer": 3},
+    ]
+    found = tasks.load(TaskSpec(test=write(tmp_path / "t.jsonl", rows), name="gsm8k"), 0, False)
+    assert [question.text for question in found.test] == ["One?", "Three?"]
+    (note,) = found.notes
+    for part in (
+        "8 of 10 rows left out",
+        "2, 5, 9 is not a JSON object",
+        "3 has no question",
+        "4 has no answer",
+        "6 repeats an earlier question",
+        "7 is over-long",
+        "8 has no 'question'",
+    ):
+        assert part in note
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b"", "no usable row"),
+        ("b.jsonl", b'{"question": "q", "wrong": 1}\n', "no usable row: row 1 has no 'answer'"),
+        ("c.jsonl", b"\xff\xfe\x00", "cannot be read"),
+        ("d.parquet", b"PAR1 not really", "cannot be read"),
+        ("e.txt", b"question", "ends in"),
+    ],
+)
+def test_a_file_without_a_usable_row_is_one_clear_error(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=said) as error:
+        tasks.load(TaskSpec(train=str(tmp_path / name)), 0)
+    assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_rows_whose_answer_nobody_could_give_are_left_out(tmp_path: Path) -> None:
+    rows = [
+        {"question": "Roots?", "final_answer": ["2", "3"]},
+        '{"question": "NaN?", "answer": NaN}',
+        {"question": "Long?", "answer": "x" * 600},
+        {"question": "Object?", "answer": {"value": 1}},
+        {"question": [{"role": "user"}], "answer": 1},
+        {"question": "Show?", "tests": ["f(1) == 2"]},
+    ]
+    path = write(tmp_path / "t.jsonl", rows)
+    found = tasks.load(TaskSpec(train="x", test=path), 0, False)
+    assert [question.gold for question in found.test] == ["2, 3"]
+    for part in (
+        "5 of 6 rows",
+        "2 has no answer",
+        "3 has an over-long answer",
+        "4, 5 has values of another form",
+        "6 has a test without an assert",
+    ):
+        assert part in found.notes[0]
+
+
+def test_held_out_questions_are_chosen_by_hash_whatever_the_order_or_the_seed(
+    tmp_path: Path,
+) -> None:
+    rows = questions(50)
+    shuffled = random.Random(1).sample(rows, len(rows))
+    one = tasks.load(TaskSpec(train=write(tmp_path / "a.jsonl", rows)), 1)
+    two = tasks.load(TaskSpec(train=write(tmp_path / "b.jsonl", shuffled)), 2)
+    assert len(one.test) == 5 and len(one.train) == 45
+    assert {q.id for q in one.test} == {q.id for q in two.test}
+    assert not {q.id for q in one.test} & {q.id for q in one.train}
+    assert "5 of 50 questions held out" in one.notes[0]
+    assert "removed from training" in one.notes[0]
+
+
+def test_a_large_share_leaves_a_question_to_train_on(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", questions(10))
+    assert len(tasks.load(TaskSpec(train=path, held_out=0.99), 0).train) == 1
+
+
+def test_bytes_are_no_answer(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"question": ["a", "b"], "answer": [b"7", b"8"]})
+    pyarrow.parquet.write_table(table, tmp_path / "b.parquet")
+    with pytest.raises(InputError, match="row 1, 2 has values of another form"):
+        tasks.load(TaskSpec(train=str(tmp_path / "b.parquet")), 0)
