@@ -122,7 +122,8 @@ def ask(
     """
     if not text.strip():
         raise InputError("the question is empty")
-    question = Question("asked", text.strip(), "asked", kind)
+    text = text.strip().encode("utf-8", "replace").decode()  # a terminal may send other bytes
+    question = Question("asked", text, "asked", kind)
     recipe = sampler.recipe
     temperature = recipe.rollout.temperature
     tree, reason, watched = Tree(question, []), None, _Watched(sampler, watch)

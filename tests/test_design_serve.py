@@ -87,6 +87,11 @@ def test_an_empty_question_is_refused(sandbox):
         asked(sandbox, "", question=" \n")
 
 
+def test_bytes_of_a_terminal_that_are_no_text_are_replaced(sandbox):
+    result, _ = asked(sandbox, "no idea", question="caf\udce9?")
+    assert result.tree.question.text == "caf??"
+
+
 def test_the_tree_on_a_terminal_nests_members_and_spells_out_escapes():
     nodes = [
         {"name": "a", "kind": "agent", "path": "0.0", "parents": [], "error": None},
