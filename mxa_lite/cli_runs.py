@@ -70,6 +70,8 @@ def design(run: Path, question: str, html: Path | None, as_json: bool) -> None:
         raise InputError("the question is empty")
     if html is not None:
         console.check_folder("--html", html.parent)
+        if html.is_dir():
+            raise InputError(f"--html {html}: is a folder")
     with console.stdout_for_json(as_json):
         from mxa_lite.ask import ask, drawn, kind_of, opened
 

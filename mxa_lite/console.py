@@ -63,6 +63,11 @@ def stored_recipe(run: Path, sets: tuple[str, ...] = (), *, checkpoint: bool = F
         raise InputError(f"{run}: no checkpoint yet")
     recipe = recipe_file.load(run / "recipe.yaml", sets, data_files=False)
     if checkpoint:
+        trained = recipe_file.load(run / "recipe.yaml", data_files=False, model=False)
+        if (trained.lora, trained.model.adapters) != (recipe.lora, recipe.model.adapters):
+            raise InputError(
+                f"{run}: has its adapters; --set changes no lora and no model.adapters"
+            )
         loaders.unsloth_first(recipe.model)
     return recipe
 

@@ -113,6 +113,7 @@ class Server:
         self._control = control
         self._parent = os.getppid()
         self._children: dict[int, _Child] = {}
+        self._removers: dict[int, dict[str, Any]] = {}  # and what is reported when they are done
         self._outbox: deque[bytes] = deque()
         self._next_look = 0.0
         confine.adopt_orphans()
@@ -143,7 +144,7 @@ class Server:
                     self._look()
                 self._push()
         finally:
-            for pid in self._children:
+            for pid in (*self._children, *self._removers):
                 os.kill(pid, signal.SIGKILL)
             self._reap(0)
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -211,20 +212,40 @@ class Server:
                 return
             if pid == 0:
                 return
-            if pid in self._children:  # else an orphan that was adopted
+            if pid in self._children:
                 self._bury(pid, status)
+            elif pid in self._removers:  # else an orphan that was adopted
+                self._send(self._removers.pop(pid))
 
     def _bury(self, pid: int, status: int) -> None:
-        """Reports a dead child once nothing of it is left."""
+        """Reports a dead child once nothing of it is left.
+
+        Files take their time to remove, seconds if there are many, so a process does that while
+        this one serves the other scripts: their time runs.
+        """
         child = self._children.pop(pid)
         for tool in self._pids(lambda other: other.owner == child.job):
             os.kill(tool, signal.SIGKILL)
             self._bury(*os.waitpid(tool, 0))
         if not self._confiner.seccomp:
             self._sweep(pid)
-        _remove(child.folder)
         code = os.waitstatus_to_exitcode(status)
-        self._send({"job": child.job, "status": code, "reason": child.reason})
+        report = {"job": child.job, "status": code, "reason": child.reason}
+        try:
+            os.rmdir(child.folder)
+            self._send(report)
+        except OSError:  # it is not empty
+            self._removers[self._removing(child.folder)] = report
+
+    def _removing(self, folder: str) -> int:
+        me, pid = os.getpid(), os.fork()
+        if pid == 0:
+            try:
+                self._confiner.belong_to(me)
+                _remove(folder)
+            finally:
+                os._exit(0)
+        return pid
 
     def _sweep(self, group: int) -> None:
         """Ends processes that a dead script left behind: orphans became children of the server."""
@@ -232,7 +253,7 @@ class Server:
             os.killpg(group, signal.SIGKILL)
         while True:
             ours = [pid for pid, parent in _processes().items() if parent == os.getpid()]
-            strays = [pid for pid in ours if pid not in self._children]
+            strays = [pid for pid in ours if pid not in {*self._children, *self._removers}]
             if not strays:
                 return
             for pid in strays:

@@ -117,6 +117,15 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
         console.check_output(tmp_path / "a" / "b", load("arithmetic"), resume=False)
 
 
+def test_the_shape_of_stored_adapters_is_not_changed_by_a_setting(stored):
+    (stored / "checkpoints" / "step-00001" / "designer").mkdir(parents=True)
+    (stored / "checkpoints" / "step-00001" / "designer" / "adapter_config.json").touch()
+    console.stored_recipe(stored, ("eval.questions=3",), checkpoint=True)
+    for setting in ("lora.r=3", "model.adapters=shared"):
+        with pytest.raises(InputError, match="has its adapters"):
+            console.stored_recipe(stored, (setting,), checkpoint=True)
+
+
 def test_later_processes_of_a_launch_find_a_folder_in_use(stored, monkeypatch):
     recipe = load("arithmetic")
     with pytest.raises(InputError, match="is not empty"):

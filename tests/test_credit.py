@@ -165,6 +165,21 @@ def test_format_of_a_code_answer_is_its_solution_block():
     assert paid_correct(e, "code") == 0.0
 
 
+def test_one_letter_is_an_answer_in_form():
+    """Fault: a correct answer "A" was taken for a placeholder and lost its format reward."""
+    e = Execution(Outcome.OK, "A", [call("<delivery>A</delivery> \\boxed{A}")], correct=1.0)
+    assert format_score(e, "math") == 1.0
+
+
+def test_questions_are_groups_of_their_own_also_with_one_execution_each():
+    """Fault: with one execution a design, groups mixed eight questions. 1, 0 and 1, 1."""
+    mixed, equal = tree([execution(1)], [execution(0)]), tree([execution(1)], [execution(1)])
+    assert assign(mixed, PLAIN) + assign(equal, PLAIN) == GroupStats(2, 1, 2, 1, 0)
+    half = 1 / math.sqrt(2)
+    assert [advantages(d) for d in mixed.designs] == [[near([half])], [near([-half])]]
+    assert [advantages(d) for d in equal.designs] == [[[0.0]], [[0.0]]]
+
+
 def test_a_script_that_answers_by_itself_is_not_paid_for_it():
     e = Execution(Outcome.OK, "7", [call("\\boxed{8}")], correct=1.0)
     assert paid_correct(e, "math", "reply") == 0.0

@@ -95,8 +95,8 @@ def test_a_page_that_cannot_be_written_is_wrong_input(tmp_path, monkeypatch):
     monkeypatch.setattr(console, "stored_recipe", lambda *_, **__: load("arithmetic"))
     monkeypatch.setattr(asking, "opened", nullcontext)
     monkeypatch.setattr(asking, "ask", lambda sampler, text, kind, watch: canned(text))
-    with pytest.raises(InputError, match="No such file"):
-        cli_runs.design.callback(tmp_path, "2 + 2?", tmp_path / "no" / "page.html", False)
+    with pytest.raises(InputError, match="Is a directory"):
+        cli_runs.design.callback(tmp_path, "2 + 2?", tmp_path, False)
 
 
 def test_the_tree_on_a_terminal_nests_members_and_spells_out_escapes():

@@ -126,6 +126,17 @@ def test_a_long_prompt_keeps_its_system_part_and_its_tail(policy: models.Policy)
     assert engine.encode(messages[:1], 64)[1] is False
 
 
+def test_arguments_of_the_chat_template_reach_the_prompt(
+    policy: models.Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: `enable_thinking` was stored and had no effect."""
+    template = "{{ messages[0].content }}{% if enable_thinking %} thinks{% endif %}"
+    monkeypatch.setattr(policy.tokenizer, "chat_template", template)
+    monkeypatch.setattr(policy, "template", {"enable_thinking": True})
+    ids, _ = Engine(policy, 512, 65_536).encode([{"role": "user", "content": "Tom"}], 64)
+    assert policy.tokenizer.decode(ids) == "Tom thinks"
+
+
 def test_seeds_are_the_same_in_every_process() -> None:
     """By hand: the first 8 bytes of sha256("(1, 'q', 2)"), shifted right by one."""
     assert seed_of((1, "q", 2)) == 4_773_047_578_843_959_003

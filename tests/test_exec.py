@@ -80,6 +80,8 @@ def test_a_missing_script_is_wrong_input(execute: Any, tmp_path: Path) -> None:
         ("a = Agent('a')\nwhile True: a(question)", "call_budget"),
         ("a = Agent('a')\nwhile a(question): a = a", "call_budget"),
         ("1 / 0", "crashed"),
+        ("print(Agent('a')(question), '\\\\boxed{4}')\n1 / 0", "crashed"),
+        ("print('Final answer: \\\\boxed{4}')\nraise SystemExit('\\\\boxed{4}')", "crashed"),
     ],
 )
 def test_scripts_that_come_to_nothing(execute: Any, source: str, outcome: str) -> None:

@@ -141,6 +141,7 @@ def test_a_recipe_may_not_extend_itself(write):
         (["train.steps=true"], "train.steps must be a number"),
         (["train.learning_rate=nan"], "train.learning_rate.designer must be a finite number"),
         (["rollout.designs=0"], "rollout.designs must be greater than 0"),
+        (["schedule.period=0"], "schedule.period must be greater than 0"),
         (["lora=3"], "lora must be a block of keys"),
         (["model.max_length=50"], "leaves no room for a prompt"),
         (["train"], 'must look like "train.steps=60"'),

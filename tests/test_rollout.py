@@ -151,6 +151,21 @@ def test_calls_are_listed_in_the_order_of_the_script(sampler: Sampler) -> None:
     assert [c.agent for c in calls] == ["one", "two", "one"]
 
 
+def test_agents_speak_at_the_temperature_of_the_recipe_or_their_own(sampler: Sampler) -> None:
+    """Fault: agents were decoded greedily in training, whatever temperature was asked for."""
+    script = ASK + 'b = Agent("own", "p", temperature=0.5)\na(question)\nanswer(b(question))'
+    calls = only(rolled(sampler, script)).executions[0].calls
+    assert [c.temperature for c in calls] == [1.0, 0.5]
+
+
+def test_a_failed_execution_has_its_own_calls_and_no_others(sampler: Sampler) -> None:
+    """Fault: it was trained on the calls of an earlier step, and lost those before its crash."""
+    rolled(sampler, ASK + "answer(a(question))")
+    made = [only(rolled(sampler, f"{ASK}{before}1 / 0")) for before in ("", "a(question)\n")]
+    assert [design.executions[0].outcome for design in made] == [Outcome.CRASHED] * 2
+    assert [len(design.executions[0].calls) for design in made] == [0, 1]
+
+
 def test_training_uses_the_ids_that_were_generated(sampler: Sampler) -> None:
     call = only(rolled(sampler, ASK + "answer(a(question))")).executions[0].calls[0]
     tokenizer = sampler.engine.policy.tokenizer

@@ -110,6 +110,14 @@ def test_a_large_share_leaves_a_question_to_train_on(tmp_path: Path) -> None:
     assert len(tasks.load(TaskSpec(train=path, held_out=0.99), 0).train) == 1
 
 
+def test_of_many_tests_the_first_count_each_time(tmp_path: Path) -> None:
+    """Fault: tests were drawn with a salted hash, other ones in every process."""
+    tests = [f"assert f({n}) == {n}" for n in range(60)]
+    path = write(tmp_path / "t.jsonl", [{"question": "f?", "tests": tests}])
+    (question,) = tasks.load(TaskSpec(train=path, test=path), 0, training=False).test
+    assert question.tests == tests[:50]
+
+
 def test_bytes_are_no_answer(tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet

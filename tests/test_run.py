@@ -81,6 +81,12 @@ def test_steps_and_roles_follow_the_schedule(finished: Path) -> None:
     assert [line["role"] for line in lines] == ["executor"] * 2 + ["designer"] * 2
 
 
+def test_entropy_is_measured(finished: Path) -> None:
+    """Fault: it was never computed, so that the log showed a constant 0."""
+    for line in metrics(finished):
+        assert 0 < line["entropy"][line["role"]] < 10
+
+
 def test_the_swap_table_has_four_cells_on_the_same_questions(finished: Path) -> None:
     results = json.loads((finished / "eval.json").read_text())
     swap = results["swap"]

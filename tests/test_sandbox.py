@@ -314,6 +314,32 @@ def test_closing_leaves_no_process_and_no_folder() -> None:
     assert box._server.poll() is not None and not os.path.exists(box._folder)
 
 
+def test_a_folder_that_takes_long_to_remove_holds_up_its_own_report_only(tmp_path: Path) -> None:
+    source = """
+import os, shutil, sys, time
+from types import SimpleNamespace
+from mxa_lite import sandbox_server
+os.chdir(sys.argv[1])
+def slowly(folder):
+    time.sleep(1)
+    shutil.rmtree(folder)
+sandbox_server._remove = slowly
+server = sandbox_server.Server.__new__(sandbox_server.Server)
+server._confiner = SimpleNamespace(seccomp=True, belong_to=lambda pid: None)
+server._send = lambda report: print(report["job"], os.listdir())
+server._children, server._removers = {}, {}
+for job in ("full", "empty"):
+    os.makedirs("full/file" if job == "full" else job)
+    server._children[job] = sandbox_server._Child(job, job, 1, None)
+    server._bury(job, 0)
+server._reap(0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert done.stdout == "empty ['full']\nfull []\n"
+
+
 def test_a_script_imports_what_honest_scripts_need(box: Sandbox) -> None:
     modules = "json re math random sqlite3 ssl zoneinfo multiprocessing tempfile shutil"
     lines = [f"import {name}" for name in modules.split()]
