@@ -70,8 +70,11 @@ class _PlainSFT(SFTTrainer):
         labels = inputs["labels"]
         mask = inputs["attention_mask"]
         logits = model(input_ids=inputs["input_ids"], attention_mask=mask, use_cache=False).logits
-        return torch.nn.functional.cross_entropy(
-            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()
+        logits, labels = logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()
+        if self.args.gradient_accumulation_steps == 1:
+            return torch.nn.functional.cross_entropy(logits, labels)
+        return (
+            torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / num_items_in_batch
         )
 
 
@@ -100,6 +103,11 @@ def warm_start(
         some = [chat for role in roles for chat in chats[role]]
         if not some:
             continue
+        data = rows(engine, some)
+        # As many chats at once as the memory is planned for, and none of a batch left over.
+        fitting = recipe.train.tokens_per_micro_batch // max(len(row["input_ids"]) for row in data)
+        sizes = range(1, cold.batch_size + 1)
+        size = max(n for n in sizes if n <= max(fitting, 1) and cold.batch_size % n == 0)
         steps = min(cold.steps, -(-PASSES * len(some) // cold.batch_size))
         policy.activate(roles[0])
         policy.learning()
@@ -113,8 +121,8 @@ def warm_start(
                         learning_rate=cold.learning_rate,
                         lr_scheduler_type="cosine",
                         warmup_steps=min(10, steps // 10),
-                        per_device_train_batch_size=cold.batch_size,
-                        gradient_accumulation_steps=1,
+                        per_device_train_batch_size=size,
+                        gradient_accumulation_steps=cold.batch_size // size,
                         weight_decay=0.0,
                         optim="adamw_torch",
                         max_length=recipe.model.max_length,
@@ -130,7 +138,7 @@ def warm_start(
                         disable_tqdm=True,
                         dataloader_pin_memory=False,
                     ),
-                    train_dataset=Dataset.from_list(rows(engine, some)),
+                    train_dataset=Dataset.from_list(data),
                     processing_class=policy.tokenizer,
                 )
             trainer.remove_callback(PrinterCallback)

@@ -105,7 +105,8 @@ def choose_dtype(model: Model) -> tuple[torch.dtype, str]:
         return getattr(torch, model.dtype), "the recipe asks for it"
     if not accelerator():
         return torch.float32, "CPU: rows stay equal to 1e-6 whatever batch they are in"
-    if torch.cuda.is_bf16_supported():
+    # torch counts a card that only emulates it too, which is slow, and Unsloth then loads float16.
+    if torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "the GPU computes in bfloat16"
     return torch.float16, "the GPU has no bfloat16"
 
@@ -127,12 +128,13 @@ def folder_of(model: Model) -> str:
     return str(local) if local.is_dir() else model.name
 
 
-def set_pad(tokenizer: Any) -> str | None:
+def set_pad(tokenizer: Any, ends: Iterable[int] = ()) -> str | None:
     """Give the tokenizer a pad token that is neither eos nor part of a prompt; says what it took.
 
     Unsloth's loss rebuilds masks from `token != pad`, so a pad that occurs in text loses tokens.
+    ends: further tokens that end a completion. Qwen3 pads with one of its two.
     """
-    used = {tokenizer.eos_token_id, tokenizer.bos_token_id}
+    used = {tokenizer.eos_token_id, tokenizer.bos_token_id, *ends}
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in used:
         return None
     template = str(tokenizer.chat_template or "")
@@ -149,7 +151,9 @@ def set_pad(tokenizer: Any) -> str | None:
     if not (candidates := spare + added):
         raise InputError("the tokenizer has no spare special token to pad with; add one to it")
     tokenizer.pad_token = candidates[0]
-    return f"padding with {candidates[0]}, since the model's pad token was missing or its eos"
+    return (
+        f"padding with {candidates[0]}, since the model's pad token was missing or can end a reply"
+    )
 
 
 def lora_config(lora: Lora) -> LoraConfig:
@@ -240,7 +244,8 @@ def load(recipe: Recipe) -> Policy:
         raise InputError(f"model.name: {recipe.model.name} has no chat template; use a chat model")
     for name in others:
         model.add_adapter(name, lora_config(recipe.lora))
-    if note := set_pad(tokenizer):
+    ends = getattr(model.generation_config, "eos_token_id", None) or []
+    if note := set_pad(tokenizer, [ends] if isinstance(ends, int) else ends):
         notes.append(note)
     tokenizer.padding_side = "left"
     policy = Policy(model, tokenizer, adapters, loader, notes, dict(recipe.model.chat_template))

@@ -6,6 +6,7 @@ Import this before trl, transformers and peft (`loaders.unsloth_first` does).
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,11 @@ def load(recipe: Recipe, folder: str, dtype: torch.dtype, first_adapter: str) ->
                 max_seq_length=recipe.model.max_length,
                 dtype=dtype,
                 load_in_4bit=recipe.model.quantization == "4bit",
+                # Else it takes a repository of its own in place of a known name, quantized in
+                # another way: neither what `plan` counts nor the base that `export` merges into.
+                use_exact_model_name=True,
+                # Else it may keep the embeddings on the CPU, where inputs would then have to be.
+                offload_embedding=False,
                 random_state=recipe.seed,
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -97,9 +103,14 @@ def check_converter() -> None:
 
 def to_gguf(merged: Path, target: Path) -> None:
     """Write 8-bit `target`/*.gguf from a merged 16-bit model. Raises RunError when it fails."""
+    out = merged.with_name(f"{merged.name}.out")
     with stdout_for_json(True):
         model, tokenizer = FastLanguageModel.from_pretrained(str(merged), load_in_4bit=False)
         try:
-            model.save_pretrained_gguf(str(target), tokenizer, quantization_method="q8_0")
+            model.save_pretrained_gguf(str(out), tokenizer, quantization_method="q8_0")
         except RuntimeError as error:
             raise RunError(f"llama.cpp's converter failed: {error}") from error
+    target.mkdir(parents=True, exist_ok=True)
+    # Without a GPU they are in the folder it was given, with one in a folder beside that.
+    for file in out.parent.glob(f"{out.name}*/*.gguf"):
+        shutil.move(file, target)

@@ -51,6 +51,23 @@ def test_a_warm_start_moves_only_the_roles_it_has_chats_for() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, designer(), strict=True))
 
 
+def test_chats_that_do_not_fit_at_once_give_the_same_steps() -> None:
+    """Batches of 4 from twelve chats, whole and one by one (no two fit into 128 tokens)."""
+
+    def weights(tokens: int) -> list[torch.Tensor]:
+        recipe = small(
+            "cold_start={method: data, steps: 4, batch_size: 4}",
+            f"train.tokens_per_micro_batch={tokens}",
+        )
+        policy = models.load(recipe)
+        chats = read_chats(embedded.COLD_START)["executor"][:12]
+        warm_start(recipe, policy, Engine(policy, 512, 4096), {"designer": [], "executor": chats})
+        return [p.detach() for n, p in policy.model.named_parameters() if ".executor." in n]
+
+    for whole, split in zip(weights(4096), weights(128), strict=True):
+        torch.testing.assert_close(split, whole, rtol=0, atol=1e-5)  # they move by 8e-4
+
+
 def test_the_chats_in_the_package_are_of_both_roles_and_hold_no_test_question() -> None:
     from mxa_lite.tasks import arithmetic
 

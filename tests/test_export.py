@@ -127,6 +127,14 @@ def test_wrong_use_is_exit_2(
     assert export(monkeypatch, run, *arguments) == 2
 
 
+def test_a_folder_that_cannot_be_made_is_exit_2(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert export(monkeypatch, run, "--adapters", tmp_path / "file" / "out") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_an_already_quantized_base_is_refused(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,18 @@ def test_the_dtype_is_float32_on_a_cpu_unless_the_recipe_asks() -> None:
     assert models.choose_dtype(Model(name="embedded", dtype="bfloat16"))[0] is torch.bfloat16
 
 
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A Turing card as torch sees it: Unsloth loads in float16 there, so the trainer must too."""
+    monkeypatch.setattr(models, "accelerator", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
+    )
+    assert models.choose_dtype(Model(name="embedded"))[0] is torch.float16
+    assert models.autocast(Model(name="embedded")) == {"bf16": False, "fp16": True}
+
+
 def test_the_base_is_in_nf4_with_one_adapter_per_role() -> None:
     policy = models.load(small())
     layers = [m for m in policy.model.modules() if type(m).__name__ == "Linear4bit"]
@@ -49,6 +61,16 @@ def test_pad_is_neither_eos_nor_part_of_a_prompt() -> None:
     assert note is not None
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     assert tokenizer.pad_token not in str(tokenizer.chat_template)
+
+
+def test_pad_is_no_token_that_ends_a_reply() -> None:
+    """As in Qwen3, whose pad is the second of its two end tokens: a loss that rebuilds its mask
+    from `token != pad` would leave that token out."""
+    tokenizer = models.load(small()).tokenizer
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|spare|>"]})
+    pad = tokenizer.pad_token_id
+    assert models.set_pad(tokenizer, [tokenizer.eos_token_id, pad]) is not None
+    assert tokenizer.pad_token_id not in (pad, tokenizer.eos_token_id)
 
 
 def test_saved_adapters_load_with_plain_peft_and_come_back_bit_for_bit(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ trees, weights and sampling keys with the plain loader in the same dtype.
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -18,6 +19,10 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from mxa_lite import embedded
 
 if importlib.util.find_spec("unsloth") is None:  # importing it here would patch trl for the others
     pytest.importorskip("unsloth")
@@ -41,6 +46,7 @@ def world(loader: str, trainer: str, dtype: str) -> tuple[dict[str, Any], dict[s
         check=True,
     )
     found = json.loads(run.stdout)  # whatever Unsloth prints is not on stdout
+    found["folder"] = str(folder)
     found["written"] = sorted(path.name for path in folder.iterdir())
     found["cached"] = [str(p.relative_to(folder)) for p in folder.glob("cache/*/*")]
     return found, torch.load(folder / "gradients.pt")
@@ -98,7 +104,56 @@ def test_the_generated_trainer_gives_the_plain_gradients() -> None:
     assert off(ours, theirs) < 0.04
 
 
+def test_activations_are_recomputed_while_learning_and_not_while_generating() -> None:
+    found, _ = world("unsloth", "trl", "float32")
+    assert found["checkpointing"] == [True, False]
+
+
+def test_the_cold_start_under_unsloth_has_the_plain_losses() -> None:
+    """Three steps of each role; under the class generated for a GPU in bf16 (seen: equal)."""
+    plain, _ = world("plain", "trl", "float32")
+    unsloth, _ = world("unsloth", "trl", "float32")
+    assert unsloth["cold"] == pytest.approx(plain["cold"], rel=1e-4)
+    plain, _ = world("plain", "trl", "bfloat16")
+    generated, _ = world("unsloth", "generated", "bfloat16")
+    assert generated["sft"] == "UnslothSFTTrainer"
+    assert generated["cold"] == pytest.approx(plain["cold"], rel=0.01)
+
+
+@pytest.mark.parametrize("role", ["designer", "executor"])
+def test_the_merged_export_of_a_run_under_unsloth_is_what_plain_peft_merges(role: str) -> None:
+    found, _ = world("unsloth", "generated", "bfloat16")
+    folder = Path(found["folder"])
+    base = AutoModelForCausalLM.from_pretrained(embedded.FOLDER, dtype=torch.bfloat16)
+    trained = PeftModel.from_pretrained(base, str(folder / "checkpoints" / "step-00004" / role))
+    expected = trained.merge_and_unload().state_dict()
+    exported = AutoModelForCausalLM.from_pretrained(folder / "merged" / role).state_dict()
+    assert all(torch.equal(exported[name], weight) for name, weight in expected.items())
+
+
+def test_what_the_kit_asks_of_unsloth_is_known_on_a_gpu_too() -> None:
+    """Its CPU backend takes any argument; the classes for a GPU are read, not imported."""
+    found, _ = world("unsloth", "trl", "float32")
+    spec = importlib.util.find_spec("unsloth")
+    assert spec is not None and spec.origin is not None
+    models = Path(spec.origin).parent / "models"
+    places = {"from_pretrained": ("loader.py", "FastLanguageModel")}
+    for function in ("get_peft_model", "for_inference", "for_training"):
+        places[function] = ("llama.py", "FastLlamaModel")
+    for function, (file, owner) in places.items():
+        tree = ast.parse((models / file).read_text(encoding="utf-8"))
+        [cls] = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == owner]
+        defined = {n.name: n for n in cls.body if isinstance(n, ast.FunctionDef)}
+        assert set(found["asked"][function]) <= {a.arg for a in defined[function].args.args}
+
+
+def test_gguf_files_are_found_wherever_unsloth_puts_them() -> None:
+    found, _ = world("unsloth", "trl", "float32")
+    assert found["gguf"] == {"beside": ["model.Q8_0.gguf"], "inside": ["model.Q8_0.gguf"]}
+
+
 def test_nothing_is_left_in_the_working_directory() -> None:
     found, _ = world("unsloth", "generated", "bfloat16")
-    assert found["written"] == ["cache", "checkpoints", "gradients.pt", "sgd"]
+    ours = ["checkpoints", "gradients.pt", "merged", "recipe.yaml", "sgd", "beside", "inside"]
+    assert found["written"] == sorted(["cache", *ours])
     assert any("unsloth_compiled_cache" in path for path in found["cached"])

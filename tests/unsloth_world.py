@@ -8,8 +8,10 @@ FOLDER. TRAINER is "trl" (its own class) or "generated" (Unsloth's, which it use
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,15 +29,35 @@ RECIPE = small(f"model.loader={LOADER}", f"model.dtype={DTYPE}", "train.steps=4"
 loaders.unsloth_first(RECIPE.model)
 if TRAINER == "generated":
     with console.stdout_for_json(True):
-        import unsloth.models.rl  # noqa: F401 - puts the generated class into trl, as on a GPU
+        import unsloth.models.rl as rl  # puts the generated class into trl, as on a GPU
+
+        # Without a GPU Unsloth has a class of its own in the place of this one.
+        importlib.reload(sys.modules["trl.trainer.sft_trainer"])
+        rl._patch_trl_rl_trainers("sft_trainer")
 
 import torch  # noqa: E402
 
-from mxa_lite import models, trainer  # noqa: E402
+from mxa_lite import coldstart, embedded, export, models, recipe_file, trainer  # noqa: E402
 from mxa_lite.engine import Engine, Request  # noqa: E402
 from mxa_lite.recipe import Rates, Recipe  # noqa: E402
 
 Weights = dict[str, torch.Tensor]
+ASKED: dict[str, list[str]] = {}  # function of Unsloth's -> the arguments the kit gives it
+
+if LOADER == "unsloth":
+    from mxa_lite.unsloth_loader import FastLanguageModel
+
+    def recorded(name: str) -> None:
+        real = getattr(FastLanguageModel, name)
+
+        def call(*args: Any, **given: Any) -> Any:
+            ASKED[name] = sorted(given)
+            return real(*args, **given)
+
+        setattr(FastLanguageModel, name, staticmethod(call))
+
+    for function in ("from_pretrained", "get_peft_model", "for_inference", "for_training"):
+        recorded(function)
 
 
 def adapter(policy: models.Policy, name: str) -> Weights:
@@ -107,6 +129,11 @@ def stages() -> dict[str, Any]:
     def roles(step: int) -> tuple[str, ...]:
         return ROLES if step <= 2 else ("executor",)
 
+    def checkpointing(mode: Callable[[], None]) -> bool:
+        mode()
+        found = [m for m in policy.model.modules() if getattr(m, "gradient_checkpointing", False)]
+        return any(m.training for m in found)
+
     args = (FOLDER / "checkpoints", make, roles, lambda *a: seen.append(a[2]))
     trainer.RoleTrainer(RECIPE, policy, *args).train()
     weights.append({role: adapter(policy, role) for role in ROLES})
@@ -121,14 +148,65 @@ def stages() -> dict[str, Any]:
         "greedy_loaded": say(loaded, 0.0),
         "sampled": say(policy, 1.0),
         "adapters": sorted(policy.model.peft_config),
+        "checkpointing": [checkpointing(policy.learning), checkpointing(policy.generating)],
         "four_bit": sum(type(m).__name__ == "Linear4bit" for m in policy.model.modules()),
         "loader": policy.loader,
     }
 
 
+def cold() -> dict[str, Any]:
+    """The last loss of each role's warm start, on twelve chats."""
+    if TRAINER == "generated":
+        coldstart._PlainSFT = coldstart.SFTTrainer  # what runs on a GPU
+    recipe = recipe_file.override(
+        RECIPE, {"cold_start.method": "data", "cold_start.steps": 3, "cold_start.batch_size": 4}
+    )
+    policy = models.load(recipe)
+    every = coldstart.read_chats(embedded.COLD_START)
+    chats = {role: some[:12] for role, some in every.items()}
+    engine = Engine(policy, 512, 65_536)
+    return {
+        "cold": coldstart.warm_start(recipe, policy, engine, chats),
+        "sft": coldstart.SFTTrainer.__name__,
+    }
+
+
+def gguf() -> dict[str, list[str]]:
+    """What is left of an export when the files lie beside the folder asked for, or in it."""
+    from mxa_lite import unsloth_loader
+
+    class Converter:
+        def __init__(self, suffix: str) -> None:
+            self.suffix = suffix
+
+        def save_pretrained_gguf(self, folder: str, *_: Any, **__: Any) -> None:
+            Path(folder).mkdir()
+            written = Path(folder + self.suffix)
+            written.mkdir(exist_ok=True)
+            (written / "model.Q8_0.gguf").touch()
+
+    found = {}
+    for name, suffix in (("beside", "_gguf"), ("inside", "")):
+        merged = FOLDER / name / "merged"
+        merged.mkdir(parents=True)
+        unsloth_loader.FastLanguageModel.from_pretrained = lambda *_, s=suffix, **__: (  # type: ignore[assignment]
+            Converter(s),
+            None,
+        )
+        unsloth_loader.to_gguf(merged, FOLDER / name / "target")
+        found[name] = sorted(path.name for path in (FOLDER / name / "target").iterdir())
+    return found
+
+
 gradients()
-found = stages() | {
+found = stages() | cold()
+(FOLDER / "recipe.yaml").write_text(recipe_file.dump(RECIPE, {}))
+export.export_merged(FOLDER, RECIPE, FOLDER / "merged")
+found |= {
+    "asked": ASKED,
     "trainer": trainer.GRPOTrainer.__name__,
     "base": trainer.GRPOTrainer.__module__,
 }
+if LOADER == "unsloth":
+    found["gguf"] = gguf()
 print(json.dumps(found))
