@@ -81,11 +81,8 @@ def design(run: Path, question: str, html: Path | None, as_json: bool) -> None:
     if html is not None:
         from mxa_lite.serve import answer_page
 
-        try:
-            html.parent.mkdir(parents=True, exist_ok=True)
-            html.write_text(answer_page(asked), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"--html {html}: {error.strerror}") from None
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(answer_page(asked), encoding="utf-8")
     result = asked.to_json()
     if as_json:
         console.print_json(result)

@@ -95,7 +95,7 @@ def test_a_page_that_cannot_be_written_is_wrong_input(tmp_path, monkeypatch):
     monkeypatch.setattr(console, "stored_recipe", lambda *_, **__: load("arithmetic"))
     monkeypatch.setattr(asking, "opened", nullcontext)
     monkeypatch.setattr(asking, "ask", lambda sampler, text, kind, watch: canned(text))
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match="is a folder"):
         cli_runs.design.callback(tmp_path, "2 + 2?", tmp_path, False)
 
 
