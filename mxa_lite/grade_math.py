@@ -15,6 +15,7 @@ import os
 import re
 import resource
 import select
+import signal
 import subprocess
 import sys
 from fractions import Fraction
@@ -24,6 +25,7 @@ from mxa_lite import answers
 
 LONGEST = 500  # characters of an answer that is compared
 _MEMORY = 4 << 30  # bytes a worker may map
+_ALONE = 60  # seconds that a comparison may go on when the trainer was killed
 
 # fmt: off
 _GLYPHS = {
@@ -318,6 +320,7 @@ def main() -> None:
     sys.addaudithook(_deny)
     print(file=out, flush=True)
     for line in sys.stdin:
+        signal.alarm(_ALONE)  # ends this process, should nobody be left to do it
         request = json.loads(line)
         try:
             if "gym" in request:
@@ -326,6 +329,7 @@ def main() -> None:
                 value = float(all(_equal(*pair) for pair in request["pairs"]))
         except ODD_TEXT:  # not shown equal
             value = 0.0
+        signal.alarm(0)
         print(json.dumps(value), file=out, flush=True)
 
 

@@ -1,6 +1,9 @@
 """Graders: the corpus, and every way to be paid for a program that is wrong."""
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +67,14 @@ def test_a_fresh_worker_has_the_limit_of_any_other() -> None:
         for top in "89":  # the second meets a worker that has just been replaced
             assert fresh.grade(math("7"), f"9^{{9^{{9^{top}}}}}").correct == 0
         assert time.perf_counter() - start < 30
+
+
+def test_a_hanging_worker_ends_when_nobody_is_left_to_end_it() -> None:
+    source = "import sys; from mxa_lite import grade_math as g; g._ALONE = 1; g.main()"
+    request = json.dumps({"pairs": [["7", "9^{9^{9^{9}}}"]]}) + "\n"
+    command = [sys.executable, "-c", source, "math_verify"]
+    done = subprocess.run(command, input=request, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGALRM
 
 
 def test_a_question_without_a_gold_answer_pays_nothing(grader: Grader) -> None:
