@@ -22,6 +22,7 @@ from fractions import Fraction
 from typing import Any
 
 from mxa_lite import answers
+from mxa_lite.errors import RunError
 
 LONGEST = 500  # characters of an answer that is compared
 _MEMORY = 4 << 30  # bytes a worker may map
@@ -258,7 +259,10 @@ class Worker:
         return float(json.loads(line))
 
     def _started(self) -> subprocess.Popen[str]:
-        """A new process, ready: what its imports take is no answer's time. Else BrokenPipeError."""
+        """A new process, ready: what its imports take is no answer's time.
+
+        Raises RunError when it does not start, for then right answers would be unpaid in silence.
+        """
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-B", "-m", "mxa_lite.grade_math", self.module],
             stdin=subprocess.PIPE,
@@ -268,7 +272,8 @@ class Worker:
             start_new_session=True,  # Ctrl-C is for the run, which ends this by closing stdin
         )
         if not self._read(60):
-            raise BrokenPipeError
+            self.close()
+            raise RunError(f"the grader's worker ({self.module}) does not start")
         return self._process
 
     def _read(self, seconds: float) -> str:
@@ -311,7 +316,9 @@ def main() -> None:
     """Says that it is ready, then answers one JSON line per JSON line, until stdin ends."""
     out, sys.stdout = sys.stdout, sys.stderr
     logging.disable(logging.CRITICAL)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    memory = _MEMORY if most == resource.RLIM_INFINITY else min(_MEMORY, most)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     from mxa_lite.tasks import gym
 
     importlib.import_module(sys.argv[1])
