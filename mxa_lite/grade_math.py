@@ -15,15 +15,18 @@ import os
 import re
 import resource
 import select
+import signal
 import subprocess
 import sys
 from fractions import Fraction
 from typing import Any
 
 from mxa_lite import answers
+from mxa_lite.errors import RunError
 
 LONGEST = 500  # characters of an answer that is compared
 _MEMORY = 4 << 30  # bytes a worker may map
+_ALONE = 60  # seconds that a comparison may go on when the trainer was killed
 
 # fmt: off
 _GLYPHS = {
@@ -256,7 +259,10 @@ class Worker:
         return float(json.loads(line))
 
     def _started(self) -> subprocess.Popen[str]:
-        """A new process, ready: what its imports take is no answer's time. Else BrokenPipeError."""
+        """A new process, ready: what its imports take is no answer's time.
+
+        Raises RunError when it does not start, for then right answers would be unpaid in silence.
+        """
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-B", "-m", "mxa_lite.grade_math", self.module],
             stdin=subprocess.PIPE,
@@ -266,7 +272,8 @@ class Worker:
             start_new_session=True,  # Ctrl-C is for the run, which ends this by closing stdin
         )
         if not self._read(60):
-            raise BrokenPipeError
+            self.close()
+            raise RunError(f"the grader's worker ({self.module}) does not start")
         return self._process
 
     def _read(self, seconds: float) -> str:
@@ -309,7 +316,9 @@ def main() -> None:
     """Says that it is ready, then answers one JSON line per JSON line, until stdin ends."""
     out, sys.stdout = sys.stdout, sys.stderr
     logging.disable(logging.CRITICAL)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    memory = _MEMORY if most == resource.RLIM_INFINITY else min(_MEMORY, most)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     from mxa_lite.tasks import gym
 
     importlib.import_module(sys.argv[1])
@@ -318,6 +327,7 @@ def main() -> None:
     sys.addaudithook(_deny)
     print(file=out, flush=True)
     for line in sys.stdin:
+        signal.alarm(_ALONE)  # ends this process, should nobody be left to do it
         request = json.loads(line)
         try:
             if "gym" in request:
@@ -326,6 +336,7 @@ def main() -> None:
                 value = float(all(_equal(*pair) for pair in request["pairs"]))
         except ODD_TEXT:  # not shown equal
             value = 0.0
+        signal.alarm(0)
         print(json.dumps(value), file=out, flush=True)
 
 

@@ -1,6 +1,9 @@
 """Graders: the corpus, and every way to be paid for a program that is wrong."""
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from mxa_lite.errors import InputError
+from mxa_lite import grade_math
+from mxa_lite.errors import InputError, RunError
 from mxa_lite.graders import Grader, grade_file
 from mxa_lite.sandbox import Limits
 from mxa_lite.tree import Question
@@ -64,6 +68,30 @@ def test_a_fresh_worker_has_the_limit_of_any_other() -> None:
         for top in "89":  # the second meets a worker that has just been replaced
             assert fresh.grade(math("7"), f"9^{{9^{{9^{top}}}}}").correct == 0
         assert time.perf_counter() - start < 30
+
+
+def test_a_worker_that_does_not_start_is_an_error_and_no_wrong_answer() -> None:
+    with pytest.raises(RunError, match="does not start"):
+        grade_math.Worker(1, "no_such_module").ask({"pairs": [["1", "1"]]})
+
+
+def test_a_worker_works_under_a_lower_memory_limit() -> None:
+    source = (
+        "import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
+        "from mxa_lite import grade_math\nworker = grade_math.Worker(5)\n"
+        "print(worker.ask({'pairs': [['2', '2']]}))\nworker.close()"
+    )
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "1.0\n"
+
+
+def test_a_hanging_worker_ends_when_nobody_is_left_to_end_it() -> None:
+    source = "import sys; from mxa_lite import grade_math as g; g._ALONE = 1; g.main()"
+    request = json.dumps({"pairs": [["7", "9^{9^{9^{9}}}"]]}) + "\n"
+    command = [sys.executable, "-c", source, "math_verify"]
+    done = subprocess.run(command, input=request, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGALRM
 
 
 def test_a_question_without_a_gold_answer_pays_nothing(grader: Grader) -> None:
