@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import sys
+import sysconfig
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from mxa_lite import __version__
+from mxa_lite.loaders import GET_UNSLOTH
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets",
-    "unsloth", "triton", "math-verify", "click", "pydantic",
+    "unsloth", "triton", "xformers", "math-verify", "click", "pydantic",
 )  # fmt: skip
 
 
@@ -26,13 +30,29 @@ def versions() -> dict[str, str]:
 
 def missing_for_gpu(found: dict[str, str], cuda: bool) -> list[str]:
     """What keeps this machine from a GPU run, each with the command or the step that mends it."""
-    cpu_build = found.get("torch", "").endswith("+cpu")
+    torch, _, build = found.get("torch", "").partition("+")
+    headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    compiler = any(map(shutil.which, ("cc", "gcc", "clang")))
     steps = {
-        "torch is a CPU build: pip install --force-reinstall torch (a CUDA build)": cpu_build,
-        "no CUDA device is visible: an NVIDIA card and its driver, see `nvidia-smi`": not cuda,
-        "unsloth is not installed: pip install 'mxa-lite[gpu]'": "unsloth" not in found,
+        f"torch is a CPU build: pip install --force-reinstall torch=={torch} from the CUDA index"
+        " that pytorch.org names": build == "cpu",
+        "no CUDA device is visible: an NVIDIA card, and a driver as new as torch's CUDA, see"
+        " `nvidia-smi`": not cuda,
+        f"unsloth is not installed: {GET_UNSLOTH}": "unsloth" not in found,
+        "no C compiler, which Triton's kernels need: apt-get install gcc libc6-dev": not compiler,
+        "no Python headers, which Triton's kernels need: apt-get install python3-dev": not headers,
     }
     return [step for step, needed in steps.items() if needed]
+
+
+def device() -> str:
+    """The GPU and its memory, or the CPU and its threads."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"cpu, {torch.get_num_threads()} threads"
+    card = torch.cuda.get_device_properties(0)
+    return f"{card.name}, {card.total_memory / 2**30:.1f} GB, torch for CUDA {torch.version.cuda}"
 
 
 def report() -> list[str]:
@@ -49,10 +69,9 @@ def report() -> list[str]:
     dtype, why_dtype = choose_dtype(Model())
     with Sandbox(Limits(), LEVELS[0]) as sandbox:
         reached = LEVELS.index(sandbox.level)
-    threads = f"cpu, {torch.get_num_threads()} threads"
     rows = found | {
         "platform": f"{sys.platform} {platform.machine()}",
-        "device": torch.cuda.get_device_name(0) if cuda else threads,
+        "device": device(),
         "dtype": f"{str(dtype).removeprefix('torch.')}: {why_dtype}",
         "loader": ": ".join(choose_loader(Model())),
         "sandbox": f"{LEVELS[reached]} (of {', '.join(LEVELS)}). What it covers:",

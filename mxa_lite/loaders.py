@@ -12,7 +12,7 @@ import os
 from mxa_lite.errors import InputError
 from mxa_lite.recipe import Model
 
-GET_UNSLOTH = "pip install 'mxa-lite[gpu]'"
+GET_UNSLOTH = "pip install -e '.[gpu]' -c constraints.txt"
 
 
 def accelerator() -> bool:

@@ -1,20 +1,23 @@
 """Will a recipe fit a GPU: memory from model shapes and the recipe alone, no weights, no network.
 
-    total = weights + adapters + optimizer + overhead + max(update, generation)
-    update = activations + logits            generation = kv_cache + sampling
+    total = weights + adapters + optimizer + dequantized + overhead + max(update, generation)
+    update = activations + logits            generation = kv_cache + step
 
 weights      linear layers of the blocks: NF4 with double quantisation (half a byte, a byte per
              64, 4 bytes per 64 * 256), or the dtype; embeddings and head in the dtype
 adapters     r * (in + out) per adapted layer, fp32, one per role
 optimizer    fp32 gradients of the learning role(s); two fp32 moments (8-bit: two bytes) of all
 activations  T tokens, T = the largest micro-batch (a trajectory is never split): the input of
-             every block (gradient checkpointing) and everything inside one block; without
-             checkpointing everything inside all blocks
+             every block (gradient checkpointing; that Unsloth moves some to the CPU is not counted)
+             and everything inside one block; without checkpointing everything inside all blocks
 logits       the vocabulary in the dtype and four fp32 copies, for every completion token of the
              micro-batch; Unsloth's loss holds one chunk of them, in two copies
 kv_cache     2 * layers * kv_heads * head_dim * dtype, for every token of a generation batch
-sampling     three fp32 copies of the vocabulary per row, or what the prefill of the longest
-             prompts needs beyond the cache: it runs before the cache is full
+step         the larger of two, beyond the cache. A token: seven fp32 copies of the vocabulary per
+             row (logits and noise), and keys and values of one block once more, repeated for every
+             head where heads share them. The prefill of the longest prompts, which runs before the
+             cache is full: what one block needs; Unsloth then copies the prompts' keys and values
+dequantized  the largest 4-bit layer in the dtype
 overhead     CUDA context, kernels' workspaces, fragmentation: a constant, not measured by us
 """
 
@@ -22,6 +25,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import isnan, prod
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,7 @@ from mxa_lite.recipe_file import override
 GIB = 2**30
 OVERHEAD = int(1.2 * GIB)
 LOGIT_CHUNK = 1024  # tokens
+SMALLER = "a smaller model"  # than any that is known here
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 
 
@@ -123,17 +128,23 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
     longest = max(lengths)
     logit_tokens = max(longest, train.tokens_per_micro_batch // longest * longest)
     copies = b + 4 * 4
-    if gpu and recipe.model.loader != "plain":
+    unsloth = gpu and recipe.model.loader != "plain"
+    if unsloth:
         logit_tokens, copies = min(LOGIT_CHUNK, logit_tokens), b + 2 * 4
 
-    cache = max(recipe.generation_tokens, recipe.model.max_length)
+    longest_rows = 2 if recipe.engine == "continuous" else 1
+    cache = max(recipe.generation_tokens, longest_rows * recipe.model.max_length)
     shortest = min(lengths)
     executions = train.questions * rollout.designs * rollout.executions
     rows = min(max(1, cache // shortest), executions)
     per_token = 2 * layers * kv * b
+    token = rows * shape.vocab * 4 * 7 + cache * b * (kv if q == kv else 2 * q + kv)
     prompts = cache * (1 - shortest / recipe.model.max_length)  # at most, the rest is reserved
-    prefill = int(prompts * (per_token + b * (3 * i + 7 * h) + (4 * i if b < 4 else 0)))
-    weight = NF4_BYTES if recipe.model.quantization == "4bit" else b
+    prefill = prompts * (per_token + b * (3 * i + 7 * h) + (4 * i if b < 4 else 0))
+    if unsloth:
+        prefill = max(prefill, prompts * 2 * per_token)
+    quantized = recipe.model.quantization == "4bit"
+    weight = NF4_BYTES if quantized else b
     return {
         "weights": int(linear * weight) + table * b,
         "adapters": 4 * lora * adapters,
@@ -141,7 +152,8 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
         "activations": tokens * (layers * h * b + block if gpu else layers * block),
         "logits": logit_tokens * shape.vocab * copies,
         "kv_cache": cache * per_token,
-        "sampling": max(rows * shape.vocab * 4 * 3, prefill - cache * per_token),
+        "step": max(token, int(prefill) - cache * per_token),
+        "dequantized": b * max(map(prod, sizes.values())) if quantized else 0,
         "overhead": OVERHEAD if gpu else 0,
     }
 
@@ -149,7 +161,7 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
 def total(parts: dict[str, int]) -> int:
     """The peak in bytes: what always lies there, and the larger of the two phases."""
     update = parts["activations"] + parts["logits"]
-    generation = parts["kv_cache"] + parts["sampling"]
+    generation = parts["kv_cache"] + parts["step"]
     return sum(parts.values()) - min(update, generation)
 
 
@@ -178,7 +190,9 @@ def _advice(shape: Shape, recipe: Recipe, limit: float) -> list[str]:
         batches, lengths = _steps(recipe)
         best = min([s for s in batches if size(s) < now] or lengths, key=size, default=None)
         if best is None:
-            chosen["model.name"] = "a smaller model"
+            fitting = {n: total(estimate(other, recipe)) for n, other in SHAPES.items()}
+            fitting = {name: needed for name, needed in fitting.items() if needed <= limit}
+            chosen["model.name"] = max(fitting, key=fitting.__getitem__, default=SMALLER)
             break
         recipe = override(recipe, best)
         chosen |= best
@@ -189,8 +203,10 @@ def plan(recipe: Recipe, vram_gb: float) -> dict[str, Any]:
     """{"fits", "total_gb", "parts" in GB, "lower_first"}; a GB is 2**30 bytes, as cards count.
 
     lower_first: `--set` texts, knobs of memory alone before those that change what is learned.
-    Raises InputError when the model's shape is not known.
+    Raises InputError when the model's shape is not known, or vram_gb is no number.
     """
+    if isnan(vram_gb):
+        raise InputError("--vram nan: must be a number of GB")
     shape = shape_of(recipe.model.name)
     parts = estimate(shape, recipe)
     size = total(parts)
@@ -207,7 +223,8 @@ def describe(result: dict[str, Any], vram_gb: float) -> str:
     rows = result["parts"] | {"peak": result["total_gb"]}
     lines = [f"{name:<12} {size:8.2f} GB" for name, size in rows.items()]
     lines[-1] += f": {'fits' if result['fits'] else 'does not fit'} {vram_gb:g} GB (it holds"
-    lines.append("activations + logits or kv_cache + sampling, whichever is more, and the rest)")
+    lines.append("activations + logits or kv_cache + step, whichever is more, and the rest)")
     if result["lower_first"]:
         lines.append("lower first: " + "  ".join(f"--set {s}" for s in result["lower_first"]))
+        lines[-1] = lines[-1].replace(f"--set model.name={SMALLER}", f"and take {SMALLER}")
     return "\n".join(lines)

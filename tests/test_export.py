@@ -113,7 +113,7 @@ def test_gguf_without_its_converter_is_exit_2_with_the_command_to_run(
 ) -> None:
     monkeypatch.setattr(loaders, "unsloth_installed", lambda: False)
     assert export(monkeypatch, run, "--gguf", tmp_path / "out") == 2
-    assert "pip install 'mxa-lite[gpu]'" in capsys.readouterr().err
+    assert loaders.GET_UNSLOTH in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

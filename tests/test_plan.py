@@ -1,11 +1,25 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from mxa_lite.errors import InputError
-from mxa_lite.plan import GIB, NF4_BYTES, SHAPES, Shape, estimate, plan, shape_of, total
+from mxa_lite.plan import (
+    GIB,
+    NF4_BYTES,
+    SHAPES,
+    SMALLER,
+    Shape,
+    estimate,
+    plan,
+    shape_of,
+    total,
+)
 from mxa_lite.recipe_file import SHIPPED, load
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+FOR_A_GPU = ("gsm8k", "paper-math", "paper-code", "paper-mixed")
 
 
 def test_parameter_counts_of_the_table():
@@ -62,9 +76,9 @@ def test_memory_knobs_are_lowered_before_those_that_change_learning():
     }
 
 
-def test_an_impossible_card_asks_for_a_smaller_model():
-    result = plan(load("paper-math"), 2)
-    assert result["lower_first"][-1] == "model.name=a smaller model"
+def test_a_card_too_small_for_the_model_is_given_the_largest_that_fits():
+    assert plan(load("gsm8k"), 4)["lower_first"][-1] == "model.name=Qwen/Qwen3-0.6B"
+    assert plan(load("paper-math"), 0.5)["lower_first"][-1] == f"model.name={SMALLER}"
 
 
 def test_a_plan_that_fits_has_nothing_to_lower():
@@ -75,16 +89,67 @@ def test_a_plan_that_fits_has_nothing_to_lower():
 
 def test_total_takes_the_larger_phase():
     parts = dict.fromkeys(estimate(SHAPES["Qwen/Qwen3-4B"], load("gsm8k")), 0)
-    parts |= {"weights": 5, "activations": 7, "logits": 1, "kv_cache": 2, "sampling": 3}
+    parts |= {"weights": 5, "activations": 7, "logits": 1, "kv_cache": 2, "step": 3}
     assert total(parts) == 13
 
 
+def said(gb: str, name: str, *sets: str) -> bool:
+    """Whether plan says so many GB, and that they fit the card of the preset."""
+    result = plan(load(name, sets), int(sets[0].removeprefix("gpu=").removesuffix("gb")))
+    return result["fits"] and f"{result['total_gb']:.2f}" == gb
+
+
+@pytest.mark.parametrize("name", FOR_A_GPU)
+def test_a_header_says_what_plan_says(name):
+    text = (SHIPPED / f"{name}.yaml").read_text()
+    found = re.findall(r"([\d.]+) GB with (gpu=\w+)(?: and (model.name=\S+))?", text)
+    assert found and len(found) == text.count(" GB with")
+    for gb, *sets in found:
+        assert said(gb, name, *filter(None, sets)), (gb, sets)
+
+
+@pytest.mark.parametrize("name", FOR_A_GPU)
+def test_a_header_names_its_command_the_paper_and_what_was_not_run(name):
+    header = (SHIPPED / f"{name}.yaml").read_text().split("extends:")[0]
+    for text in (f"mxa-lite run recipes/{name}.yaml", "paper", "Not run on a GPU by us"):
+        assert text in header
+
+
+def test_the_table_in_the_readme_says_what_plan_says():
+    table = README.split("| card |")[1].split("\n\n")[0]
+    found = re.findall(
+        r"\| (\d+) GB \| (\S+) \((\S+?)(?:, .*)?\) \| `(gpu=\w+)`.* \| ([\d.]+) GB \|", table
+    )
+    assert len(found) == table.count("\n") - 1  # every row below the rule
+    for card, name, model, preset, gb in found:
+        assert preset == f"gpu={card}gb"
+        assert said(gb, name, preset, f"model.name={model}"), (gb, name, preset)
+
+
 @pytest.mark.parametrize("path", sorted(SHIPPED.rglob("*.yaml")), ids=lambda p: p.stem)
-def test_headers_say_what_plan_says(path):
-    for gb, preset in re.findall(r"([\d.]+) GB with gpu=(\w+)", path.read_text()):
-        recipe = load(path, [f"gpu={preset}"])
-        assert plan(recipe, 24)["total_gb"] == float(gb)
-        assert plan(recipe, float(preset.removesuffix("gb")))["fits"]
+def test_every_shipped_recipe_can_be_planned(path):
+    if path.stem != "base":  # which has no model of its own
+        assert plan(load(path), 24)["fits"] is True
+
+
+@pytest.mark.parametrize("name", ["arithmetic", *FOR_A_GPU])
+@pytest.mark.parametrize("model", SHAPES)
+def test_what_is_to_be_lowered_makes_it_fit(name, model):
+    """On any card: nothing, or it fits with that, or no model known here is small enough."""
+    recipe = load(name, [f"model.name={model}"])
+    for vram in (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 80):
+        result = plan(recipe, vram)
+        assert result["fits"] == (not result["lower_first"])
+        if result["lower_first"] and result["lower_first"][-1] != f"model.name={SMALLER}":
+            lowered = load(name, [f"model.name={model}", *result["lower_first"]])
+            assert plan(lowered, vram)["fits"], (vram, result["lower_first"])
+        elif result["lower_first"]:
+            assert vram < 2
+
+
+def test_a_card_that_is_no_number_is_refused():
+    with pytest.raises(InputError, match="nan"):
+        plan(load("gsm8k"), float("nan"))
 
 
 def test_a_local_folder_is_planned_from_its_config(tmp_path):
