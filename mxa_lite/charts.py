@@ -135,20 +135,24 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> Figure:
         middle, least, most = (
             smooth([point[key] for point in row["curve"]]) for key in ("correct", "least", "most")
         )
-        curves.plot(steps, middle, color=colour, label=row["name"])
-        curves.fill_between(steps, least, most, color=colour, alpha=0.15, lw=0)
+        if steps:  # else it was measured without training
+            curves.plot(steps, middle, color=colour, label=row["name"])
+            curves.fill_between(steps, least, most, color=colour, alpha=0.15, lw=0)
         final, cold = row["final"], row["cold"]
         ends.plot([final["low"], final["high"]], [-i, -i], color=colour)
         ends.plot(final["mean"], -i, "o", color=colour)
         ends.plot(cold["mean"], -i, "o", color=colour, fillstyle="none")
     ends.set_yticks([-i for i in range(len(rows))], [row["name"] for row in rows])
-    curves.legend(fontsize=8, frameon=False)
+    if curves.has_data():
+        curves.legend(fontsize=8, frameon=False)
     names = sorted({name for row in rows for point in row["curve"] for name in point["patterns"]})
     grid = below.subplots(-(-len(rows) // 4), 4, squeeze=False).flat
     for axes, row in zip(grid, rows, strict=False):
         steps = [point["step"] for point in row["curve"]]
         series = [smooth([p["patterns"].get(name, 0.0) for p in row["curve"]]) for name in names]
         colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
+        if not steps:
+            continue
         axes.stackplot(steps, series, colors=colours, labels=names)
         axes.set_title(f"patterns: {row['name']}", fontsize=8)
     below.legend(names, loc="outside lower center", ncols=8, fontsize=8, frameon=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.utils import load_peft_weights, set_peft_model_state_dict
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from mxa_lite import embedded
@@ -93,10 +94,19 @@ class Policy:
         self.model.save_pretrained(str(folder), selected_adapters=list(names or self.names))
 
     def load(self, folder: Path, names: Iterable[str] | None = None) -> None:
-        """Read adapters that `save` wrote; weights come back bit for bit."""
+        """Read adapters that `save` wrote; weights come back bit for bit.
+
+        Raises InputError for a missing or damaged one.
+        """
         for name in names or self.names:
-            weights = load_peft_weights(str(folder / name), device="cpu")
-            set_peft_model_state_dict(self.model, weights, adapter_name=name)
+            try:
+                if not (folder / name / "adapter_model.safetensors").is_file():
+                    raise InputError(f"{folder / name}: no adapter_model.safetensors")
+                weights = load_peft_weights(str(folder / name), device="cpu")
+                set_peft_model_state_dict(self.model, weights, adapter_name=name)
+            except (SafetensorError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"{folder / name}: damaged adapter: {reason}") from error
 
 
 def choose_dtype(model: Model) -> tuple[torch.dtype, str]:
@@ -186,8 +196,8 @@ def _plain_base(model: Model, dtype: torch.dtype) -> tuple[Any, Any]:
             device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if accelerator() else None,
         )
     except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"model.name: {name} does not load: {first}") from error
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"model.name: {name} does not load: {reason}") from error
     return base, tokenizer
 
 
@@ -235,7 +245,10 @@ def load(recipe: Recipe) -> Policy:
         model, tokenizer = unsloth_loader.load(recipe, folder_of(recipe.model), dtype, first)
     else:
         base, tokenizer = _plain_base(recipe.model, dtype)
-        model = get_peft_model(base, lora_config(recipe.lora), adapter_name=first)
+        try:
+            model = get_peft_model(base, lora_config(recipe.lora), adapter_name=first)
+        except ValueError as error:  # no layer of that name
+            raise InputError(f"lora.targets: {' '.join(str(error).split())[:300]}") from error
         if accelerator():
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()

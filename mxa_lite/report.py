@@ -23,6 +23,7 @@ from pygments.lexers.python import PythonLexer
 from pygments.token import STANDARD_TYPES
 
 from mxa_lite import charts
+from mxa_lite.errors import json_object
 from mxa_lite.runfolder import RunFolder
 
 BUDGET = 7_000_000  # bytes of rollouts in the page
@@ -93,7 +94,7 @@ def spread_out(count: int) -> list[int]:
 def packed(path: Path, size: int) -> str:
     """A file of rollouts, packed. size: of the file, so that one that has changed is read again."""
     with path.open(encoding="utf-8") as file:
-        return pack(json.loads(line) for line in file)
+        return pack(json_object(line, f"{path} line {n}") for n, line in enumerate(file, 1))
 
 
 def sample(run: Path) -> list[dict[str, str]]:

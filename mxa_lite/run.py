@@ -46,7 +46,12 @@ class Run:
     def __init__(
         self, recipe: Recipe, folder: RunFolder, sampler: Sampler, data: tasks.TaskSet
     ) -> None:
+        """Nothing is written yet. Raises InputError for chats that cannot be read."""
         self.recipe, self.folder, self.sampler, self.data = recipe, folder, sampler, data
+        given, cold = recipe.cold_start.data, recipe.cold_start.method
+        self.chats = embedded.COLD_START if given is None else Path(given).expanduser()
+        wanted = cold == "data" and not (folder.checkpoints / COLD).is_dir()
+        self.cold_chats = coldstart.read_chats(self.chats) if wanted else {}
         self.policy = sampler.engine.policy
         self.groups = GroupStats()
         self.held_out = data.test[: recipe.eval.questions]
@@ -72,10 +77,11 @@ class Run:
         if cold.method == "bootstrap":
             bootstrap.Bootstrap(self.sampler, self.pick, self.folder, self.say).run()
         elif cold.method == "data":
-            path = embedded.COLD_START if cold.data is None else Path(cold.data).expanduser()
-            chats = coldstart.read_chats(path)
+            chats = self.cold_chats
             count = ", ".join(f"{len(some)} {role}" for role, some in chats.items())
-            self.say(f"cold start: at most {cold.steps} steps on {count} chats of {path.name}")
+            self.say(
+                f"cold start: at most {cold.steps} steps on {count} chats of {self.chats.name}"
+            )
             losses = coldstart.warm_start(self.recipe, self.policy, self.sampler.engine, chats)
             self.say("cold start: loss " + ", ".join(f"{r} {x:.3f}" for r, x in losses.items()))
         if distributed.MAIN:
@@ -329,15 +335,15 @@ def run(
     policy = load_policy(recipe)
     for note in [*data.notes, *policy.notes] if distributed.MAIN else []:
         say(note)
-    if resume and summary:  # more steps than before: the end is measured again
-        results = folder.read_json("eval.json")
-        kept = {key: results[key] for key in ("cold", "during", "seconds") if key in results}
-        folder.write_json("eval.json", kept)
-    if distributed.MAIN:
-        folder.create(recipe_file.dump(recipe, versions()))
-    distributed.wait()
     with sampler_for(recipe, policy) as sampler:
         this = Run(recipe, folder, sampler, data)
+        if resume and summary:  # more steps than before: the end is measured again
+            results = folder.read_json("eval.json")
+            kept = {key: results[key] for key in ("cold", "during", "seconds") if key in results}
+            folder.write_json("eval.json", kept)
+        if distributed.MAIN:
+            folder.create(recipe_file.dump(recipe, versions()))
+        distributed.wait()
         this.say(f"sandbox level {sampler.sandbox.level}")
         this.cold_start()
         this.evaluate("cold")

@@ -129,7 +129,11 @@ class Handler(BaseHTTPRequestHandler):
         """The report, or the version of what it shows."""
         place = self._asked()
         if place == "":
-            self._send(self.server.one.submit(self.server.report).result())
+            try:
+                self._send(self.server.one.submit(self.server.report).result())
+            except InputError as error:  # a damaged file of the run
+                page = report.page(title="No report", note=str(error))
+                self._send(page, HTTPStatus.INTERNAL_SERVER_ERROR)
         elif place == "version":
             self._send(report.version(self.server.run), kind="plain")
         else:

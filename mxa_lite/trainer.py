@@ -54,8 +54,8 @@ def checkpoint_name(step: int) -> str:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The last complete checkpoint with trainer state; half-written ones have another name."""
-    found = sorted(folder.glob("step-[0-9]*/trainer_state.json"))
-    return found[-1].parent if found else None
+    found = [path.parent for path in folder.glob("step-[0-9]*/trainer_state.json")]
+    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
 
 
 def config(recipe: Recipe, folder: Path) -> GRPOConfig:

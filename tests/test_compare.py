@@ -185,3 +185,10 @@ def test_an_ablation_changes_nothing_but_its_key(name):
 def test_every_ablation_of_the_paper_has_its_recipes():
     groups = {name.split("/")[1].rsplit("-", 1)[0].split("-")[0] for name in ABLATIONS}
     assert groups >= {"schedule", "stage", "shape", "adapters", "executor", "format", "cold"}
+
+
+def test_runs_without_a_training_step_are_compared_too(tmp_path):
+    runs = [run_folder(tmp_path / name, sets) for name, sets in (("a", ()), ("b", COUPLED))]
+    for path in runs:
+        (path / "metrics.jsonl").unlink()
+    assert [row["curve"] for row in run(*runs, output=tmp_path / "out")["rows"]] == [[], []]

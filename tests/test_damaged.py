@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import small
 from handmade import run_folder
 from test_cli import assert_refused, mxa
 
-from mxa_lite import compare, report
+from mxa_lite import compare, models, report
 from mxa_lite.errors import InputError
 from mxa_lite.runfolder import RunFolder
+from mxa_lite.trainer import checkpoint_name, latest_checkpoint
 
 
 @pytest.mark.parametrize("name", ["eval.json", "summary.json", "metrics.jsonl"])
@@ -59,3 +61,29 @@ def test_a_damaged_run_is_not_compared(tmp_path: Path, name: str, content: str, 
 def test_the_commands_say_it_in_one_line(tmp_path: Path) -> None:
     (run_folder(tmp_path / "a") / "eval.json").write_text("{")
     assert_refused(mxa("report", "a", cwd=tmp_path), "a/eval.json: damaged: not a JSON object")
+
+
+def test_a_damaged_line_of_rollouts_is_named(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "a")
+    path = next((run / "rollouts").glob("step-*.jsonl"))
+    path.write_text("{")
+    with pytest.raises(InputError, match=f"{path.name} line 1"):
+        report.render(run)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not weights"])
+def test_a_damaged_adapter_is_named(tmp_path: Path, content: bytes | None) -> None:
+    policy = models.load(small())
+    policy.save(tmp_path)
+    file = tmp_path / "designer" / "adapter_model.safetensors"
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(InputError, match="designer"):
+        policy.load(tmp_path)
+
+
+def test_the_checkpoint_of_the_latest_step_is_the_last_one(tmp_path: Path) -> None:
+    for step in (99_999, 100_000):
+        folder = tmp_path / checkpoint_name(step)
+        folder.mkdir()
+        (folder / "trainer_state.json").touch()
+    assert latest_checkpoint(tmp_path) == tmp_path / "step-100000"

@@ -109,3 +109,8 @@ def test_a_folder_that_is_no_model_is_one_clear_error(tmp_path: Path) -> None:
     model = recipe.model.model_copy(update={"name": str(tmp_path)})
     with pytest.raises(InputError, match=r"model\.name"):
         models.load(recipe.model_copy(update={"model": model}))
+
+
+def test_a_layer_that_the_model_lacks_is_named_in_one_sentence() -> None:
+    with pytest.raises(InputError, match=r"lora\.targets: .*nope"):
+        models.load(small("lora.targets=[nope]"))

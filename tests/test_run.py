@@ -203,3 +203,13 @@ def until(ready: Any, seconds: float = 180) -> None:
     while not ready():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.02)
+
+
+def test_chats_that_cannot_be_read_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text("{}\n")
+    chats = {"cold_start__method": "data", "cold_start__data": str(tmp_path / "chats.jsonl")}
+    done = subprocess.run(
+        command(tmp_path / "new", **chats), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "chats.jsonl line 1" in done.stderr
+    assert not (tmp_path / "new").exists()
