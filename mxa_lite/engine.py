@@ -14,7 +14,7 @@ import torch
 from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 
 from mxa_lite.errors import RunError
-from mxa_lite.models import Policy
+from mxa_lite.models import Policy, out_of_memory
 from mxa_lite.noise import GumbelNoise, HalfEnded, seed_of
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # batch sizes generated in
@@ -193,15 +193,17 @@ class Engine(Waves):
         mine = sorted(mine, key=lambda i: (-requests[i].max_tokens, -len(prompts[i][0]), i))
         while mine:
             first = mine[0]
-            tokens = self._padded(len(prompts[first][0])) + requests[first].max_tokens
+            new = requests[first].max_tokens
+            tokens = self._padded(len(prompts[first][0]), new) + new
             most = max(1, self.generation_tokens // tokens)
             rows = max((r for r in ROWS if r <= most), default=1)
             same = [i for i in mine if requests[i].max_tokens == requests[first].max_tokens]
             yield same[:rows]
             mine = [i for i in mine if i not in set(same[:rows])]
 
-    def _padded(self, length: int) -> int:
-        return min(-(-length // STEP) * STEP, max(self.max_length, length))
+    def _padded(self, length: int, new: int) -> int:
+        """Width of a prompt's batch, which leaves room for `new` tokens within `max_length`."""
+        return min(-(-length // STEP) * STEP, max(self.max_length - new, length))
 
     def _attempt(
         self, batch: list[int], requests: Sequence[Request], prompts: list[tuple[list[int], bool]]
@@ -209,7 +211,9 @@ class Engine(Waves):
         """A batch; when memory runs out, its halves."""
         try:
             return self._batch(batch, requests, prompts)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             if len(batch) == 1:
                 raise RunError(
                     "out of memory in generating a single completion; lower"
@@ -233,10 +237,11 @@ class Engine(Waves):
             [requests[i].temperature for i in batch],
             self.policy.device,
         )
-        rows = self._read([prompts[i][0] for i in batch])
+        limit = requests[batch[0]].max_tokens
+        rows = self._read([prompts[i][0] for i in batch], limit)
         tokens: dict[int, list[int]] = {i: [] for i in batch}
         logps: dict[int, list[float]] = {i: [] for i in batch}
-        left, limit = list(batch), requests[batch[0]].max_tokens
+        left = list(batch)
         while left:
             new, seen = self._go_on(rows, noise, len(left), limit - len(tokens[left[0]]))
             for row, i in enumerate(left):
@@ -269,10 +274,10 @@ class Engine(Waves):
             for i in batch
         ]
 
-    def _read(self, prompts: list[list[int]]) -> Rows:
-        """The batch's rows, padded left, all but their last token in the cache."""
+    def _read(self, prompts: list[list[int]], new: int) -> Rows:
+        """The batch's rows, padded left, all but their last token in the cache; `new` follow."""
         unique = list(dict.fromkeys(map(tuple, prompts)))
-        count, width = bucket(len(unique)), self._padded(max(map(len, unique)))
+        count, width = bucket(len(unique)), self._padded(max(map(len, unique)), new)
         ids = torch.full((count, width), self.policy.tokenizer.pad_token_id)
         mask = torch.zeros(count, width, dtype=torch.long)
         for row in range(count):  # spare rows repeat the first

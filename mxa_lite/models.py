@@ -121,6 +121,11 @@ def choose_dtype(model: Model) -> tuple[torch.dtype, str]:
     return torch.float16, "the GPU has no bfloat16"
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, in torch or in the matrix library beneath it."""
+    return isinstance(error, torch.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC" in str(error)
+
+
 def autocast(model: Model) -> dict[str, bool]:
     """The trainers' `bf16` and `fp16`: mixed precision in the dtype the base computes in."""
     dtype, _ = choose_dtype(model)

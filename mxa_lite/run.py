@@ -261,7 +261,6 @@ class Run:
         self.train_started = time.monotonic()
         self.sampler.clock.seconds.clear()  # of the evaluation
         self.sampler.engine.reset()
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(self.folder.path / "logs"))
         with self.interrupts as interrupts:
             trainer = RoleTrainer(
                 self.recipe,

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback
+from transformers.integrations import TensorBoardCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from mxa_lite import distributed
@@ -32,7 +33,7 @@ from mxa_lite.batching import (
     trajectories,
 )
 from mxa_lite.errors import RunError
-from mxa_lite.models import Policy, autocast, exact_adapters
+from mxa_lite.models import Policy, autocast, exact_adapters, out_of_memory
 from mxa_lite.noise import seed_of
 from mxa_lite.recipe import Recipe
 from mxa_lite.tree import Tree
@@ -146,6 +147,9 @@ class RoleTrainer(GRPOTrainer):
                 processing_class=policy.tokenizer,
             )
         self.remove_callback(PrinterCallback)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback):  # else among the checkpoints
+                callback.logging_dir = str(folder.parent / "logs")
         limits = recipe.rollout.max_completion_tokens
         self.limits = {"designer": limits.designer, "executor": limits.executor}
 
@@ -188,7 +192,9 @@ class RoleTrainer(GRPOTrainer):
             try:
                 with self.policy.all_threads():
                     return self._backward(model, batches)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 if max(batch.rows for batch in batches) == 1 or distributed.SIZE > 1:
                     raise RunError(
                         f"step {step}: out of memory in the update of a single trajectory, or on"
@@ -204,6 +210,9 @@ class RoleTrainer(GRPOTrainer):
         """This process's micro-batches; every process has as many of a role as the others."""
         totals = summed(distributed.gathered(role_totals(found)))
         batches = micro_batches(found, self.tokens, totals)
+        if not batches and totals and self.accelerator.scaler is not None:
+            # float16: the scaler of gradients wants to see one, be it zero
+            return levelled(batches, {next(iter(totals)): [1]})
         if distributed.SIZE == 1:
             return batches
         mine = {role: [batch.rows for batch in batches if batch.role == role] for role in totals}
@@ -226,7 +235,8 @@ class RoleTrainer(GRPOTrainer):
                 self.processing_class.pad_token_id, self.policy.device
             )
             self.temperature = self.args.temperature = batch.temperature
-            self.max_completion_length = self.limits[batch.role]
+            limit = self.limits[batch.role]
+            self.max_completion_length = self.args.max_completion_length = limit
             more = any(other.role == batch.role for other in batches[number:])
             with self.accelerator.no_sync(model) if more else contextlib.nullcontext():
                 total += super().training_step(model, inputs, None)
@@ -242,11 +252,15 @@ class RoleTrainer(GRPOTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> torch.Tensor:
-        """TRL's loss, scaled so that the micro-batches of a role add up to the role's own mean."""
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if self.loss_type in BY_TOKENS:
-            return loss
-        return loss * self._micro.scale * distributed.SIZE  # gradients of processes are averaged
+        """TRL's loss, scaled so that the micro-batches of a role add up to the role's own mean.
+
+        What is scaled are the advantages: Unsloth's loss has a backward pass that does not see what
+        its result is multiplied with.
+        """
+        if self.loss_type not in BY_TOKENS:
+            scale = self._micro.scale * distributed.SIZE  # gradients of processes are averaged
+            inputs = inputs | {"advantages": inputs["advantages"] * scale}
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     if PLAIN_LOGITS:
 

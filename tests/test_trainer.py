@@ -14,6 +14,7 @@ from conftest import small
 from made_trees import call, trees
 
 from mxa_lite import models
+from mxa_lite.batching import trajectories
 from mxa_lite.engine import Engine, Request
 from mxa_lite.errors import RunError
 from mxa_lite.memory import peak
@@ -240,8 +241,11 @@ def test_log_probs_of_training_are_those_of_sampling(tmp_path: Path) -> None:
     assert total / count < 1e-5
 
 
+@pytest.mark.parametrize(
+    "fault", [torch.OutOfMemoryError(), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling")]
+)
 def test_out_of_memory_halves_the_micro_batches_and_repeats_the_update(
-    whole: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: RuntimeError
 ) -> None:
     """A model that cannot hold 300 tokens takes the same step as one that can hold all at once."""
     train_ = whole.train.model_copy(update={"tokens_per_micro_batch": 100_000})
@@ -257,7 +261,7 @@ def test_out_of_memory_halves_the_micro_batches_and_repeats_the_update(
     ) -> Any:
         found = fits(self, model, input_ids, *rest, **named)
         if input_ids.numel() > 300:
-            raise torch.OutOfMemoryError
+            raise fault
         return found
 
     monkeypatch.setattr(RoleTrainer, "_get_per_token_logps_and_entropies", small_memory)
@@ -303,4 +307,17 @@ def test_the_memory_of_an_update_does_not_grow_with_its_rollouts(tmp_path: Path)
         )
         peaks.append(peak(trainer.train))
     assert counts == [12, 48]
-    assert peaks[0] == peaks[1]
+    assert peaks[1] < 1.001 * peaks[0]
+
+
+def test_a_step_without_signal_shows_a_scaler_of_gradients_one_that_is_zero(tmp_path: Path) -> None:
+    made = trees(1)[:1]
+    for design in made[0].designs:
+        design.call.advantage = 0.0
+    args = (small("train.steps=1"), models.load(small()), tmp_path, lambda step: made)
+    trainer = RoleTrainer(*args, lambda step: ("designer",), lambda *_: None)
+    found = trajectories(made, ["designer"])
+    assert trainer._micro_batches(found) == []
+    trainer.accelerator.scaler = object()
+    (batch,) = trainer._micro_batches(found)
+    assert (batch.role, batch.rows, len(batch.calls)) == ("designer", 1, 0)
