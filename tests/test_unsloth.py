@@ -29,11 +29,13 @@ if importlib.util.find_spec("unsloth") is None:  # importing it here would patch
 
 pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parent
+Gradients = dict[str, dict[str, torch.Tensor]]
+LOSSES = ("dapo", "grpo", "dr_grpo")
 
 
 @cache
-def world(loader: str, trainer: str, dtype: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What the process printed, and the gradient of each adapter weight."""
+def world(loader: str, trainer: str, dtype: str) -> tuple[dict[str, Any], Gradients]:
+    """What the process printed, and by loss type the gradient of each adapter weight."""
     folder = Path(mkdtemp(prefix="mxa-unsloth-"))
     run = subprocess.run(
         [sys.executable, str(TESTS / "unsloth_world.py"), loader, trainer, dtype, str(folder)],
@@ -81,11 +83,12 @@ def test_it_is_4_bit_with_our_two_adapters_that_come_back_from_disk(
     assert found["loaded_equal"]
 
 
-def test_gradients_under_unsloth_are_those_of_the_plain_loader() -> None:
+@pytest.mark.parametrize("loss", LOSSES)
+def test_gradients_under_unsloth_are_those_of_the_plain_loader(loss: str) -> None:
     """fp32, after generating: 1e-5 relative for each matrix (seen: equal bits)."""
     _, plain = world("plain", "trl", "float32")
     _, unsloth = world("unsloth", "trl", "float32")
-    assert off(plain, unsloth) < 1e-5
+    assert off(plain[loss], unsloth[loss]) < 1e-5
 
 
 def test_what_is_generated_under_unsloth_is_what_the_plain_loader_generates() -> None:
@@ -96,12 +99,14 @@ def test_what_is_generated_under_unsloth_is_what_the_plain_loader_generates() ->
         assert plain[key] == unsloth[key]
 
 
-def test_the_generated_trainer_gives_the_plain_gradients() -> None:
-    """bf16: 4 % for each matrix (seen: 1.5 %; plain bf16 is itself 3 % off plain fp32)."""
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_generated_trainer_gives_the_plain_gradients(loss: str) -> None:
+    """bf16: 4 % for each matrix (plain bf16 is itself 3 % off plain fp32), whatever factor the
+    micro-batches of a loss need: Unsloth's backward pass leaves out one behind it."""
     generated, theirs = world("unsloth", "generated", "bfloat16")
     assert generated["trainer"] == generated["base"] == "UnslothGRPOTrainer"
     _, ours = world("plain", "trl", "bfloat16")
-    assert off(ours, theirs) < 0.04
+    assert off(ours[loss], theirs[loss]) < 0.04
 
 
 def test_activations_are_recomputed_while_learning_and_not_while_generating() -> None:

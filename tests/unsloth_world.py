@@ -24,6 +24,7 @@ from mxa_lite import console, loaders
 LOADER, TRAINER, DTYPE = sys.argv[1:4]
 FOLDER = Path(sys.argv[4])
 ROLES = ("designer", "executor")
+LOSSES = ("dapo", "grpo", "dr_grpo")
 RECIPE = small(f"model.loader={LOADER}", f"model.dtype={DTYPE}", "train.steps=4")
 
 loaders.unsloth_first(RECIPE.model)
@@ -90,14 +91,17 @@ def say(policy: models.Policy, temperature: float) -> list[list[int]]:
     return [c.completion_ids for c in Engine(policy, 512, 65_536).generate(asked)]
 
 
-def gradients() -> None:
-    """One plain SGD step of rate 1 from trees of both roles: what the weights moved by."""
+def gradients(loss_type: str) -> Weights:
+    """One plain SGD step of rate 1 from trees of both roles, in several micro-batches: what the
+    weights moved by."""
     train = RECIPE.train.model_copy(
         update={
             "steps": 1,
             "optim": "sgd",
             "learning_rate": Rates(designer=1.0, executor=1.0),
             "max_grad_norm": 1e6,
+            "loss_type": loss_type,
+            "tokens_per_micro_batch": 200,
         }
     )
     recipe = RECIPE.model_copy(update={"train": train})
@@ -111,7 +115,7 @@ def gradients() -> None:
         for role in ROLES
         for key, value in adapter(policy, role).items()
     }
-    torch.save(moved, FOLDER / "gradients.pt")
+    return moved
 
 
 def stages() -> dict[str, Any]:
@@ -198,7 +202,8 @@ def gguf() -> dict[str, list[str]]:
     return found
 
 
-gradients()
+with console.stdout_for_json(True):  # it has advice on one of the losses
+    torch.save({loss: gradients(loss) for loss in LOSSES}, FOLDER / "gradients.pt")
 found = stages() | cold()
 (FOLDER / "recipe.yaml").write_text(recipe_file.dump(RECIPE, {}))
 export.export_merged(FOLDER, RECIPE, FOLDER / "merged")
