@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -87,8 +86,6 @@ def plan(recipe: str, vram: float, sets: tuple[str, ...], as_json: bool) -> None
     from mxa_lite.plan import describe
     from mxa_lite.plan import plan as plan_recipe
 
-    if not math.isfinite(vram):
-        raise click.BadParameter("must be a finite number", param_hint="--vram")
     result = plan_recipe(recipe_file.load(recipe, sets, data_files=False), vram)
     if as_json:
         console.print_json(result)

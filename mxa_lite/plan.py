@@ -1,7 +1,7 @@
 """Will a recipe fit a GPU: memory from model shapes and the recipe alone, no weights, no network.
 
     total = weights + adapters + optimizer + dequantized + overhead + max(update, generation)
-    update = activations + logits            generation = kv_cache + step
+    update = activations + logits            generation = kv_cache + forward
 
 weights      linear layers of the blocks: NF4 with double quantisation (half a byte, a byte per
              64, 4 bytes per 64 * 256), or the dtype; embeddings and head in the dtype
@@ -13,7 +13,7 @@ activations  T tokens, T = the largest micro-batch (a trajectory is never split)
 logits       the vocabulary in the dtype and four fp32 copies, for every completion token of the
              micro-batch; Unsloth's loss holds one chunk of them, in two copies
 kv_cache     2 * layers * kv_heads * head_dim * dtype, for every token of a generation batch
-step         the larger of two, beyond the cache. A token: seven fp32 copies of the vocabulary per
+forward      the larger of two, beyond the cache. A token: seven fp32 copies of the vocabulary per
              row (logits and noise), and keys and values of one block once more, repeated for every
              head where heads share them. The prefill of the longest prompts, which runs before the
              cache is full: what one block needs; Unsloth then copies the prompts' keys and values
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from math import isnan, prod
+from math import isfinite, prod
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
         "activations": tokens * (layers * h * b + block if gpu else layers * block),
         "logits": logit_tokens * shape.vocab * copies,
         "kv_cache": cache * per_token,
-        "step": max(token, int(prefill) - cache * per_token),
+        "forward": max(token, int(prefill) - cache * per_token),
         "dequantized": b * max(map(prod, sizes.values())) if quantized else 0,
         "overhead": OVERHEAD if gpu else 0,
     }
@@ -161,7 +161,7 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
 def total(parts: dict[str, int]) -> int:
     """The peak in bytes: what always lies there, and the larger of the two phases."""
     update = parts["activations"] + parts["logits"]
-    generation = parts["kv_cache"] + parts["step"]
+    generation = parts["kv_cache"] + parts["forward"]
     return sum(parts.values()) - min(update, generation)
 
 
@@ -203,10 +203,10 @@ def plan(recipe: Recipe, vram_gb: float) -> dict[str, Any]:
     """{"fits", "total_gb", "parts" in GB, "lower_first"}; a GB is 2**30 bytes, as cards count.
 
     lower_first: `--set` texts, knobs of memory alone before those that change what is learned.
-    Raises InputError when the model's shape is not known, or vram_gb is no number.
+    Raises InputError when the model's shape is not known, or vram_gb is not finite.
     """
-    if isnan(vram_gb):
-        raise InputError("--vram nan: must be a number of GB")
+    if not isfinite(vram_gb):
+        raise InputError(f"--vram: must be a finite number of GB, not {vram_gb}")
     shape = shape_of(recipe.model.name)
     parts = estimate(shape, recipe)
     size = total(parts)
@@ -223,7 +223,7 @@ def describe(result: dict[str, Any], vram_gb: float) -> str:
     rows = result["parts"] | {"peak": result["total_gb"]}
     lines = [f"{name:<12} {size:8.2f} GB" for name, size in rows.items()]
     lines[-1] += f": {'fits' if result['fits'] else 'does not fit'} {vram_gb:g} GB (it holds"
-    lines.append("activations + logits or kv_cache + step, whichever is more, and the rest)")
+    lines.append("activations + logits or kv_cache + forward, whichever is more, and the rest)")
     if result["lower_first"]:
         lines.append("lower first: " + "  ".join(f"--set {s}" for s in result["lower_first"]))
         lines[-1] = lines[-1].replace(f"--set model.name={SMALLER}", f"and take {SMALLER}")

@@ -89,7 +89,7 @@ def test_a_plan_that_fits_has_nothing_to_lower():
 
 def test_total_takes_the_larger_phase():
     parts = dict.fromkeys(estimate(SHAPES["Qwen/Qwen3-4B"], load("gsm8k")), 0)
-    parts |= {"weights": 5, "activations": 7, "logits": 1, "kv_cache": 2, "step": 3}
+    parts |= {"weights": 5, "activations": 7, "logits": 1, "kv_cache": 2, "forward": 3}
     assert total(parts) == 13
 
 
