@@ -10,7 +10,7 @@ from typing import Any
 
 from mxa_lite.console import printable, stored_recipe
 from mxa_lite.engine import Completion, Request
-from mxa_lite.errors import InputError, json_object, read_text
+from mxa_lite.errors import InputError, json_object
 from mxa_lite.evaluate import single_trees
 from mxa_lite.execute import execute
 from mxa_lite.graders import Verdict
@@ -42,8 +42,9 @@ def opened(run: Path, sets: tuple[str, ...] = ()) -> Iterator[Sampler]:
 def kind_of(run: Path, recipe: Recipe) -> str:
     """Whether the run's questions are "math" or "code"."""
     for path in sorted((run / "rollouts").glob("step-*.jsonl"))[:1]:
-        first = read_text(path).partition("\n")[0]
-        return str(json_object(first, str(path))["question"]["kind"])
+        with path.open(encoding="utf-8", errors="replace") as file:
+            first = file.readline()  # a file may hold a hundred megabytes
+        return str(json_object(first, f"{path} line 1")["question"]["kind"])
     return recipe.task.kind or "math"
 
 

@@ -56,17 +56,9 @@ def _source(recipe: Recipe) -> tuple[str, Any, Any]:
         raise InputError(f"model.name: {name}: {str(error).splitlines()[0]}") from error
 
 
-def _made(target: Path) -> None:
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{target}: {error.strerror}") from None
-
-
 def export_adapters(run: Path, recipe: Recipe, target: Path) -> None:
     """`target/<role>`: adapters that PeftModel.from_pretrained loads, with tokenizer and card."""
     _, _, tokenizer = _source(recipe)
-    _made(target)
     for source in _adapters(run):
         shutil.copytree(source, target / source.name)
         _finish(run, recipe, tokenizer, target / source.name, "LoRA adapter for the base model")
@@ -77,7 +69,6 @@ def export_merged(run: Path, recipe: Recipe, target: Path) -> None:
     name, config, tokenizer = _source(recipe)
     if getattr(config, "quantization_config", None):
         raise InputError(f"model.name: {name} is quantized; --set model.name=ITS_16_BIT_MODEL")
-    _made(target)
     dtype = torch.float16 if config.dtype == torch.float16 else torch.bfloat16
     for source in _adapters(run):
         base = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
@@ -91,7 +82,6 @@ def export_gguf(run: Path, recipe: Recipe, target: Path) -> None:
     from mxa_lite import unsloth_loader
 
     unsloth_loader.check_converter()
-    _made(target)
     with tempfile.TemporaryDirectory() as scratch:
         export_merged(run, recipe, Path(scratch))
         for folder in sorted(Path(scratch).iterdir()):

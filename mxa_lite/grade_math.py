@@ -227,7 +227,7 @@ ODD_TEXT = (
     MemoryError,
     NameError,
     OSError,  # what the audit hook denies
-    RuntimeError,  # and RecursionError, NotImplementedError
+    RuntimeError,  # recursion too
     SyntaxError,
     TypeError,
     ValueError,

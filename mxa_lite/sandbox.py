@@ -359,7 +359,8 @@ class Sandbox:
             self._selector.unregister(channel)
         channel.close()
         del self._runs[run.number]
-        self._ready = deque(ready for ready in self._ready if ready is not run)
+        if not run.spec:  # dead before it had a script
+            self._ready = deque(ready for ready in self._ready if ready is not run)
 
     # the server
 
