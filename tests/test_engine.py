@@ -126,6 +126,15 @@ def test_a_long_prompt_keeps_its_system_part_and_its_tail(policy: models.Policy)
     assert engine.encode(messages[:1], 64)[1] is False
 
 
+def test_padding_leaves_room_for_the_completion(policy: models.Policy) -> None:
+    """A prompt cut to 100 - 33 = 67 tokens is not padded to 80: 80 + 33 is longer than 100."""
+    engine = Engine(policy, 100, 65_536)
+    engine.generate(
+        [Request([{"role": "user", "content": "pens " * 200}], "executor", (), 1.0, 33)]
+    )
+    assert engine.stats.read == [(1, 67)]
+
+
 def test_arguments_of_the_chat_template_reach_the_prompt(
     policy: models.Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
