@@ -9,8 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from mxa_lite import recipe_file
-from mxa_lite.recipe import Recipe
+from mxa_lite.recipe import file as recipe_file
+from mxa_lite.recipe.keys import Recipe
 
 
 def small(*sets: str) -> Recipe:

@@ -13,8 +13,9 @@ import torch
 from conftest import small
 from made_trees import trees
 
-from mxa_lite import distributed, models
-from mxa_lite.trainer import RoleTrainer
+from mxa_lite.learn import distributed
+from mxa_lite.learn.trainer import RoleTrainer
+from mxa_lite.policy import models
 
 
 def main(target: Path, loss_type: str, questions: int) -> None:

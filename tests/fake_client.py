@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
-from mxa_lite import mas
+from mxa_lite.mas import script as mas
 
 QUESTION = "What is 2+3?"
 

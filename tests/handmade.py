@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from random import Random
 from threading import Thread
 
-from mxa_lite import recipe_file
-from mxa_lite.credit import GroupStats, assign
-from mxa_lite.metrics import step_line
+from mxa_lite.credit.advantage import GroupStats, assign
+from mxa_lite.credit.schedule import learning_roles, stage
+from mxa_lite.evidence.metrics import step_line
+from mxa_lite.recipe import file as recipe_file
 from mxa_lite.runfolder import RunFolder
-from mxa_lite.schedule import learning_roles, stage
-from mxa_lite.serve import Server
+from mxa_lite.runs.serve import Server
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
 
 NASTY = (

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mxa_lite.sandbox import CallRequest, Ended, Job, Limits, Sandbox
+from mxa_lite.sandbox.box import CallRequest, Ended, Job, Limits, Sandbox
 
 SECRET = "the-gold-answer-is-42"
 SIBLING = f"""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from made_trees import call, trees
 
-from mxa_lite.batching import (
+from mxa_lite.learn.batching import (
     Trajectory,
     micro_batches,
     pack,

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from mxa_lite import bench, recipe_file
-from mxa_lite.session import load_policy, sampler_for
+from mxa_lite.machine import bench
+from mxa_lite.recipe import file as recipe_file
+from mxa_lite.runs.opened import load_policy, sampler_for
 
 SMALL = ("train.questions=1", "rollout.executions=2", "rollout.max_completion_tokens=12")
 

@@ -5,18 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from mxa_lite import bootstrap, coldstart, prompts, tasks
-from mxa_lite.bootstrap import Bootstrap, Sample, chosen, seeds
-from mxa_lite.check import check
-from mxa_lite.engine import Completion, EngineStats, Waves
-from mxa_lite.engine import Engine as RealEngine
 from mxa_lite.errors import InputError, RunError
-from mxa_lite.graders import Verdict
-from mxa_lite.recipe_file import load
-from mxa_lite.rollout import Sampler
+from mxa_lite.learn import bootstrap, warmstart
+from mxa_lite.learn.bootstrap import Bootstrap, Sample, chosen, seeds
+from mxa_lite.mas import prompts
+from mxa_lite.mas.check import check
+from mxa_lite.policy.generate import Completion, EngineStats, Waves
+from mxa_lite.policy.generate import Engine as RealEngine
+from mxa_lite.recipe.file import load
+from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.runfolder import RunFolder
-from mxa_lite.sandbox import Limits, Sandbox
-from mxa_lite.session import load_policy, sampler_for
+from mxa_lite.runs.opened import load_policy, sampler_for
+from mxa_lite.sandbox.box import Limits, Sandbox
+from mxa_lite.tasks import load as tasks
+from mxa_lite.tasks.grade import Verdict
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question
 
 SETS = ["rollout.designs=2", "cold_start.steps=2", "cold_start.seed_designs=2", "threads=1"]
@@ -154,7 +156,7 @@ def test_a_wrong_or_cut_reply_of_a_correct_execution_is_not_learned():
 def test_given_data_reads_back_what_was_kept_and_nothing_else(sandbox, tmp_path):
     boot, said = rounds(sandbox, tmp_path, Engine(f"```python\n{VOTE}\n```"), "cold_start.rounds=1")
     boot.run()
-    chats = coldstart.read_chats(tmp_path / "cold_start/round-1.jsonl")
+    chats = warmstart.read_chats(tmp_path / "cold_start/round-1.jsonl")
     assert chats["designer"][0][:-1] == prompts.designer(QUESTIONS[0].text)
     assert all(chat[-1]["content"].startswith("```python\n") for chat in chats["designer"])
     rows = lines(tmp_path)
@@ -173,7 +175,7 @@ def test_one_file_holds_what_all_rounds_taught(sandbox, tmp_path):
     boot.run()
     kept = [row["messages"] for n in (1, 2) for row in lines(tmp_path, n) if row["kept"]]
     assert len(kept) == 4  # the same two examples in each round
-    assert coldstart.read_chats(tmp_path / "cold_start/chats.jsonl") == boot.chats
+    assert warmstart.read_chats(tmp_path / "cold_start/chats.jsonl") == boot.chats
     assert boot.chats["designer"] == kept[:2]
 
 
@@ -188,7 +190,7 @@ def test_a_chat_that_no_template_takes_is_named_by_its_line(tmp_path, messages):
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"role": "executor", "messages": messages}))
     with pytest.raises(InputError, match="line 1"):
-        coldstart.read_chats(path)
+        warmstart.read_chats(path)
 
 
 def test_chats_are_read_by_lines_and_a_file_that_is_no_text_is_refused(tmp_path):
@@ -196,17 +198,17 @@ def test_chats_are_read_by_lines_and_a_file_that_is_no_text_is_refused(tmp_path)
     row = {"role": "executor", "messages": [user, reply]}
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert coldstart.read_chats(path)["executor"] == [[user, reply]]
+    assert warmstart.read_chats(path)["executor"] == [[user, reply]]
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="not UTF-8"):
-        coldstart.read_chats(path)
+        warmstart.read_chats(path)
 
 
 def test_a_long_prompt_leaves_room_for_the_reply_that_is_learned():
     recipe = load("arithmetic", SETS)
     engine = RealEngine(load_policy(recipe), 64, 4096)
     chat = [{"role": "user", "content": "pens " * 200}, {"role": "assistant", "content": "2 pens"}]
-    (row,) = coldstart.rows(engine, [chat])
+    (row,) = warmstart.rows(engine, [chat])
     assert len(row["input_ids"]) == 64
     assert row["completion_mask"][-1] == 1 and sum(row["completion_mask"]) >= 3
 

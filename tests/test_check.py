@@ -1,6 +1,6 @@
 import pytest
 
-from mxa_lite.check import MAX_CHARS, check
+from mxa_lite.mas.check import MAX_CHARS, check
 from mxa_lite.tree import Outcome
 
 NODES = 'a = Agent("a", "p")\nb = Agent("b", "p")\n'

@@ -8,9 +8,10 @@ import click
 import pytest
 
 from mxa_lite import cli as cli_module
-from mxa_lite import console
+from mxa_lite.cli import console
 from mxa_lite.errors import InputError, RunError
-from mxa_lite.recipe_file import dump, load, shipped
+from mxa_lite.recipe.file import dump, load, shipped
+from mxa_lite.runs.stored import stored_recipe
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "unsloth"}
 PROBE = (
@@ -120,10 +121,10 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
 def test_the_shape_of_stored_adapters_is_not_changed_by_a_setting(stored):
     (stored / "checkpoints" / "step-00001" / "designer").mkdir(parents=True)
     (stored / "checkpoints" / "step-00001" / "designer" / "adapter_config.json").touch()
-    console.stored_recipe(stored, ("eval.questions=3",), checkpoint=True)
+    stored_recipe(stored, ("eval.questions=3",), checkpoint=True)
     for setting in ("lora.r=3", "model.adapters=shared"):
         with pytest.raises(InputError, match="has its adapters"):
-            console.stored_recipe(stored, (setting,), checkpoint=True)
+            stored_recipe(stored, (setting,), checkpoint=True)
 
 
 def test_later_processes_of_a_launch_find_a_folder_in_use(stored, monkeypatch):
@@ -191,8 +192,8 @@ def test_exit_codes_of_a_running_command(fault, code, monkeypatch, capsys):
 
 def test_json_output_is_alone_on_stdout():
     code = (
-        "import os\nfrom mxa_lite import console\n"
-        "with console.stdout_for_json(True):\n    print('chatter'); os.write(1, b'from C')\n"
+        "import os\nfrom mxa_lite.cli import console\nfrom mxa_lite.stdio import stdout_for_json\n"
+        "with stdout_for_json(True):\n    print('chatter'); os.write(1, b'from C')\n"
         "console.print_json({'fits': True})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

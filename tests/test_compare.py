@@ -6,10 +6,10 @@ import pytest
 from handmade import run_folder
 from test_cli import assert_refused, mxa
 
-from mxa_lite import compare as comparing
-from mxa_lite import recipe_file
 from mxa_lite.errors import InputError, RunError
-from mxa_lite.recipe_file import load, shipped
+from mxa_lite.recipe import file as recipe_file
+from mxa_lite.recipe.file import load, shipped
+from mxa_lite.runs import compare as comparing
 
 RIGHT, HALF, WRONG = ((1, 1), (1, 1)), ((1, 1), (0, 0)), ((0, 0), (0, 0))
 COUPLED = ("schedule.mode=coupled",)

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 from conftest import small
-from test_engine import asks
+from test_generate import asks
 
-from mxa_lite import models
-from mxa_lite.continuous import ContinuousEngine
-from mxa_lite.engine import Request
 from mxa_lite.errors import InputError
-from mxa_lite.rollout import Sampler
-from mxa_lite.session import sampler_for
+from mxa_lite.policy import models
+from mxa_lite.policy.continuous import ContinuousEngine
+from mxa_lite.policy.generate import Request
+from mxa_lite.rollout.sampler import Sampler
+from mxa_lite.runs.opened import sampler_for
 from mxa_lite.tree import Call, Design, Outcome, Question
 
 RECIPE = small("engine=continuous")

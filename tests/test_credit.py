@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mxa_lite.credit import (
+from mxa_lite.credit.advantage import (
     GroupStats,
     assign,
     execution_reward,
@@ -13,7 +13,7 @@ from mxa_lite.credit import (
     mean,
     paid_correct,
 )
-from mxa_lite.recipe import Credit
+from mxa_lite.recipe.keys import Credit
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
 
 BOXED = "<delivery>so it is \\boxed{7}</delivery>"

@@ -8,10 +8,12 @@ from conftest import small
 from handmade import run_folder
 from test_cli import assert_refused, mxa
 
-from mxa_lite import compare, models, report
 from mxa_lite.errors import InputError
+from mxa_lite.evidence import report
+from mxa_lite.learn.trainer import checkpoint_name, latest_checkpoint
+from mxa_lite.policy import models
 from mxa_lite.runfolder import RunFolder
-from mxa_lite.trainer import checkpoint_name, latest_checkpoint
+from mxa_lite.runs import compare
 
 
 @pytest.mark.parametrize("name", ["eval.json", "summary.json", "metrics.jsonl"])

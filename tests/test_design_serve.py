@@ -9,16 +9,17 @@ from contextlib import nullcontext
 import pytest
 from handmade import NASTY, SCRIPT, call, execution, run_folder, served
 
-from mxa_lite import ask as asking
-from mxa_lite import cli_runs, console, systems
-from mxa_lite.check import check
-from mxa_lite.engine import Completion, Waves
+from mxa_lite.cli import runs as cli_runs
 from mxa_lite.errors import InputError
-from mxa_lite.evaluate import hand_written
-from mxa_lite.recipe_file import load
-from mxa_lite.rollout import Sampler
-from mxa_lite.sandbox import Limits, Sandbox
-from mxa_lite.serve import MAX_BODY, answer_page
+from mxa_lite.evidence.evaluate import hand_written
+from mxa_lite.mas import patterns
+from mxa_lite.mas.check import check
+from mxa_lite.policy.generate import Completion, Waves
+from mxa_lite.recipe.file import load
+from mxa_lite.rollout.sampler import Sampler
+from mxa_lite.runs import ask as asking
+from mxa_lite.runs.serve import MAX_BODY, answer_page
+from mxa_lite.sandbox.box import Limits, Sandbox
 from mxa_lite.tree import Design, Outcome, Question, Tree
 
 
@@ -92,7 +93,7 @@ def test_bytes_that_are_no_text_are_marked(sandbox):
 
 
 def test_a_page_that_cannot_be_written_is_wrong_input(tmp_path, monkeypatch):
-    monkeypatch.setattr(console, "stored_recipe", lambda *_, **__: load("arithmetic"))
+    monkeypatch.setattr(cli_runs, "stored_recipe", lambda *_, **__: load("arithmetic"))
     monkeypatch.setattr(asking, "opened", nullcontext)
     monkeypatch.setattr(asking, "ask", lambda sampler, text, kind, watch: canned(text))
     with pytest.raises(InputError, match="is a folder"):
@@ -226,9 +227,9 @@ class Right:
 def test_every_fixed_system_runs_and_is_of_its_pattern(sandbox):
     sampler = Sampler(Speaker(""), sandbox, Right(), load("arithmetic"))
     calls = {"single": 1, "vote": 3, "judge": 3, "reflect": 3, "debate": 5, "chain": 2}
-    assert set(systems.SYSTEMS) == set(calls)
+    assert set(patterns.SYSTEMS) == set(calls)
     question = Question("q", "2 + 2?", "arithmetic", gold="4")
-    for pattern, script in systems.SYSTEMS.items():
+    for pattern, script in patterns.SYSTEMS.items():
         assert check(script, 32).pattern == pattern
         attempts = hand_written(sampler, [question], script, pattern, 2, 1.0)
         assert [(a.outcome, a.answer, a.correct) for a in attempts] == [("ok", "4", 1.0)] * 2

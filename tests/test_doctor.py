@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mxa_lite import doctor, loaders
+from mxa_lite.machine import doctor
+from mxa_lite.policy import loaders
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 COMPLETE = {"torch": "2.13.0", "unsloth": "2026.10.9"}

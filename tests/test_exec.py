@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mxa_lite.errors import InputError, RunError
-from mxa_lite.execute import run_exec
-from mxa_lite.sandbox import Limits
+from mxa_lite.rollout.canned import run_exec
+from mxa_lite.sandbox.box import Limits
 
 VOTE = """
 solvers = [Agent(name) for name in ("ann", "bob", "cat")]

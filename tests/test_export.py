@@ -12,9 +12,11 @@ from conftest import small
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mxa_lite import embedded, loaders, models, recipe_file
+from mxa_lite import embedded
 from mxa_lite.cli import cli
-from mxa_lite.console import run_command
+from mxa_lite.cli.console import run_command
+from mxa_lite.policy import loaders, models
+from mxa_lite.recipe import file as recipe_file
 
 ROLES = ("designer", "executor")
 PROMPTS = [

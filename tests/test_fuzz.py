@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 
-from mxa_lite.check import check
-from mxa_lite.sandbox import CallRequest, Ended, Job, Limits, Sandbox
-from mxa_lite.sandbox_run import Run
+from mxa_lite.mas.check import check
+from mxa_lite.sandbox.box import CallRequest, Ended, Job, Limits, Sandbox
+from mxa_lite.sandbox.wire import Run
 from mxa_lite.tree import Outcome
 
 SCRIPT = """

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from hostile_world import HONEST, SECRET
 
-from mxa_lite.confine import LEVELS
+from mxa_lite.sandbox.confine import LEVELS
 
 pytestmark = pytest.mark.slow
 WORLD = Path(__file__).parent / "hostile_world.py"

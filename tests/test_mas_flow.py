@@ -6,7 +6,8 @@
 import pytest
 from fake_client import QUESTION, FakeClient, run
 
-from mxa_lite import mas, prompts
+from mxa_lite.mas import prompts
+from mxa_lite.mas import script as mas
 
 PAPER = "from workflow import Workflow, AgentNode, EnsembleNode, DebateNode, ReflectionNode\n"
 NODES = 'a = Agent("a", "p")\nb = Agent("b", "p")\n'

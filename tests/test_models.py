@@ -11,10 +11,11 @@ from conftest import small
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from mxa_lite import embedded, models
-from mxa_lite.engine import Engine
+from mxa_lite import embedded
 from mxa_lite.errors import InputError
-from mxa_lite.recipe import Model
+from mxa_lite.policy import models
+from mxa_lite.policy.generate import Engine
+from mxa_lite.recipe.keys import Model
 
 
 def test_auto_takes_the_plain_loader_without_a_gpu_and_says_why() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mxa_lite.errors import InputError
-from mxa_lite.plan import (
+from mxa_lite.machine.plan import (
     GIB,
     NF4_BYTES,
     SHAPES,
@@ -16,7 +16,7 @@ from mxa_lite.plan import (
     shape_of,
     total,
 )
-from mxa_lite.recipe_file import SHIPPED, load
+from mxa_lite.recipe.file import SHIPPED, load
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 FOR_A_GPU = ("gsm8k", "paper-math", "paper-code", "paper-mixed")

@@ -6,12 +6,13 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, LogitsProcessorList
 
-from mxa_lite import embedded, models
-from mxa_lite.memory import held, peak
-from mxa_lite.noise import GumbelNoise
-from mxa_lite.plan import estimate, shape_of
-from mxa_lite.recipe_file import load
-from mxa_lite.trainer import RoleTrainer
+from mxa_lite import embedded
+from mxa_lite.learn.trainer import RoleTrainer
+from mxa_lite.machine.memory import held, peak
+from mxa_lite.machine.plan import estimate, shape_of
+from mxa_lite.policy import models
+from mxa_lite.policy.noise import GumbelNoise
+from mxa_lite.recipe.file import load
 
 
 @pytest.mark.slow

@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mxa_lite import recipe_file
 from mxa_lite.errors import InputError
-from mxa_lite.plan import plan
-from mxa_lite.recipe import GPU_PRESETS, Rates, Recipe, diff, flat
-from mxa_lite.recipe_file import dump, find, load, shipped
+from mxa_lite.machine.plan import plan
+from mxa_lite.recipe import file as recipe_file
+from mxa_lite.recipe.file import dump, find, load, shipped
+from mxa_lite.recipe.keys import GPU_PRESETS, Rates, Recipe, diff, flat
 
 MINIMAL = "model: {name: embedded}\ntask: arithmetic\n"
 

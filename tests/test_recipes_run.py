@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mxa_lite import recipe_file, run
+from mxa_lite.recipe import file as recipe_file
+from mxa_lite.runs import train
 
 SHRUNK = (
     "model.name=embedded",
@@ -33,7 +34,7 @@ NAMES = [name for name in recipe_file.shipped() if not name.endswith("base")]
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_recipe_runs_to_the_end(name: str, tmp_path: Path) -> None:
     recipe = recipe_file.load(name, SHRUNK)
-    run.run(recipe, tmp_path / "run", resume=False)
+    train.run(recipe, tmp_path / "run", resume=False)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 1
     assert (tmp_path / "run" / "report.html").is_file()

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from handmade import NASTY, SCRIPT, long_run, run_folder
 
-from mxa_lite import charts, report
+from mxa_lite.evidence import charts, report
 from mxa_lite.runfolder import RunFolder
 
 

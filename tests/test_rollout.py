@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from conftest import small
 
-from mxa_lite import models
-from mxa_lite.credit import assign
-from mxa_lite.engine import Completion, Engine, Request
-from mxa_lite.metrics import outcomes, step_line
-from mxa_lite.rollout import Sampler, Shape, call_of
-from mxa_lite.session import sampler_for
+from mxa_lite.credit.advantage import assign
+from mxa_lite.evidence.metrics import outcomes, step_line
+from mxa_lite.policy import models
+from mxa_lite.policy.generate import Completion, Engine, Request
+from mxa_lite.rollout.sampler import Sampler, Shape, call_of
+from mxa_lite.runs.opened import sampler_for
 from mxa_lite.tree import Call, Design, Outcome, Question, Tree
 
 QUESTIONS = [

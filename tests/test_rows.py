@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mxa_lite import tasks
 from mxa_lite.errors import InputError
-from mxa_lite.recipe import TaskSpec
+from mxa_lite.recipe.keys import TaskSpec
+from mxa_lite.tasks import load as tasks
 
 
 def write(path: Path, rows: list[Any]) -> str:

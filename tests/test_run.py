@@ -14,10 +14,10 @@ import pytest
 from conftest import small
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mxa_lite import models
-from mxa_lite.metrics import flat_numbers
-from mxa_lite.schedule import questions_for
-from mxa_lite.session import sampler_for
+from mxa_lite.credit.schedule import questions_for
+from mxa_lite.evidence.metrics import flat_numbers
+from mxa_lite.policy import models
+from mxa_lite.runs.opened import sampler_for
 from mxa_lite.tree import Question
 
 SHAPE = {

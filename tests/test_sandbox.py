@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from hostile_world import alive, children
 
-from mxa_lite.confine import COVERS, LEVELS
-from mxa_lite.sandbox import CallRequest, Ended, Job, Limits, Sandbox, SandboxError
-from mxa_lite.sandbox_child import path_key
+from mxa_lite.sandbox.box import CallRequest, Ended, Job, Limits, Sandbox, SandboxError
+from mxa_lite.sandbox.child import path_key
+from mxa_lite.sandbox.confine import COVERS, LEVELS
 from mxa_lite.tree import Outcome
 
 ASK = 'answer(Agent("solver")(question))'
@@ -294,7 +294,7 @@ def test_a_dead_server_ends_its_scripts_and_is_replaced() -> None:
 
 def test_nothing_outlives_a_kill_of_the_trainer() -> None:
     source = (
-        "import os, signal\nfrom mxa_lite.sandbox import *\nbox = Sandbox(Limits())\n"
+        "import os, signal\nfrom mxa_lite.sandbox.box import *\nbox = Sandbox(Limits())\n"
         "for _ in range(3): box.start(Job('while True: pass', 'q'))\n"
         "box.poll(0.3)\nprint(box._server.pid, box._folder, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
@@ -318,7 +318,7 @@ def test_a_folder_that_takes_long_to_remove_holds_up_its_own_report_only(tmp_pat
     source = """
 import os, shutil, sys, time
 from types import SimpleNamespace
-from mxa_lite import sandbox_server
+from mxa_lite.sandbox import server as sandbox_server
 os.chdir(sys.argv[1])
 def slowly(folder):
     time.sleep(1)

@@ -1,7 +1,7 @@
 import pytest
 
-from mxa_lite.recipe import Schedule
-from mxa_lite.schedule import learning_roles, role, stage
+from mxa_lite.credit.schedule import learning_roles, role, stage
+from mxa_lite.recipe.keys import Schedule
 
 
 def test_role_is_equation_9():

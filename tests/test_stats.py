@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mxa_lite.stats import interval, paired, two_level
+from mxa_lite.evidence.stats import interval, paired, two_level
 
 
 def test_no_questions_have_no_mean():

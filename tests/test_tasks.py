@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from mxa_lite import tasks
 from mxa_lite.errors import InputError
-from mxa_lite.graders import Grader
-from mxa_lite.recipe import TaskSpec
+from mxa_lite.recipe.keys import TaskSpec
 from mxa_lite.tasks import arithmetic, sources
+from mxa_lite.tasks import load as tasks
+from mxa_lite.tasks.grade import Grader
 from mxa_lite.tasks.rows import question_id
 
 

@@ -13,13 +13,13 @@ import torch
 from conftest import small
 from made_trees import call, trees
 
-from mxa_lite import models
-from mxa_lite.batching import trajectories
-from mxa_lite.engine import Engine, Request
 from mxa_lite.errors import RunError
-from mxa_lite.memory import peak
-from mxa_lite.recipe import Rates, Recipe
-from mxa_lite.trainer import RoleTrainer
+from mxa_lite.learn.batching import trajectories
+from mxa_lite.learn.trainer import RoleTrainer
+from mxa_lite.machine.memory import peak
+from mxa_lite.policy import models
+from mxa_lite.policy.generate import Engine, Request
+from mxa_lite.recipe.keys import Rates, Recipe
 from mxa_lite.tree import Execution, Outcome, Tree
 
 Weights = dict[str, torch.Tensor]
@@ -212,7 +212,7 @@ def test_adapters_stay_in_float32_when_trainers_start(tmp_path: Path) -> None:
 
 def test_log_probs_of_training_are_those_of_sampling(tmp_path: Path) -> None:
     """Sampled at temperature 0.7, recomputed at 0.7: the gap is rounding (fp32, 4 bit)."""
-    from mxa_lite.rollout import call_of
+    from mxa_lite.rollout.sampler import call_of
 
     recipe = small("train.steps=1")
     policy = models.load(recipe)

@@ -19,7 +19,8 @@ from typing import Any
 from conftest import small
 from made_trees import trees
 
-from mxa_lite import console, loaders
+from mxa_lite.policy import loaders
+from mxa_lite.stdio import stdout_for_json
 
 LOADER, TRAINER, DTYPE = sys.argv[1:4]
 FOLDER = Path(sys.argv[4])
@@ -29,7 +30,7 @@ RECIPE = small(f"model.loader={LOADER}", f"model.dtype={DTYPE}", "train.steps=4"
 
 loaders.unsloth_first(RECIPE.model)
 if TRAINER == "generated":
-    with console.stdout_for_json(True):
+    with stdout_for_json(True):
         import unsloth.models.rl as rl  # puts the generated class into trl, as on a GPU
 
         # Without a GPU Unsloth has a class of its own in the place of this one.
@@ -38,15 +39,19 @@ if TRAINER == "generated":
 
 import torch  # noqa: E402
 
-from mxa_lite import coldstart, embedded, export, models, recipe_file, trainer  # noqa: E402
-from mxa_lite.engine import Engine, Request  # noqa: E402
-from mxa_lite.recipe import Rates, Recipe  # noqa: E402
+from mxa_lite import embedded  # noqa: E402
+from mxa_lite.learn import trainer, warmstart  # noqa: E402
+from mxa_lite.policy import models  # noqa: E402
+from mxa_lite.policy.generate import Engine, Request  # noqa: E402
+from mxa_lite.recipe import file as recipe_file  # noqa: E402
+from mxa_lite.recipe.keys import Rates, Recipe  # noqa: E402
+from mxa_lite.runs import export  # noqa: E402
 
 Weights = dict[str, torch.Tensor]
 ASKED: dict[str, list[str]] = {}  # function of Unsloth's -> the arguments the kit gives it
 
 if LOADER == "unsloth":
-    from mxa_lite.unsloth_loader import FastLanguageModel
+    from mxa_lite.policy.unsloth import FastLanguageModel
 
     def recorded(name: str) -> None:
         real = getattr(FastLanguageModel, name)
@@ -161,23 +166,23 @@ def stages() -> dict[str, Any]:
 def cold() -> dict[str, Any]:
     """The last loss of each role's warm start, on twelve chats."""
     if TRAINER == "generated":
-        coldstart._PlainSFT = coldstart.SFTTrainer  # what runs on a GPU
+        warmstart._PlainSFT = warmstart.SFTTrainer  # what runs on a GPU
     recipe = recipe_file.override(
         RECIPE, {"cold_start.method": "data", "cold_start.steps": 3, "cold_start.batch_size": 4}
     )
     policy = models.load(recipe)
-    every = coldstart.read_chats(embedded.COLD_START)
+    every = warmstart.read_chats(embedded.COLD_START)
     chats = {role: some[:12] for role, some in every.items()}
     engine = Engine(policy, 512, 65_536)
     return {
-        "cold": coldstart.warm_start(recipe, policy, engine, chats),
-        "sft": coldstart.SFTTrainer.__name__,
+        "cold": warmstart.warm_start(recipe, policy, engine, chats),
+        "sft": warmstart.SFTTrainer.__name__,
     }
 
 
 def gguf() -> dict[str, list[str]]:
     """What is left of an export when the files lie beside the folder asked for, or in it."""
-    from mxa_lite import unsloth_loader
+    from mxa_lite.policy import unsloth
 
     class Converter:
         def __init__(self, suffix: str) -> None:
@@ -193,16 +198,16 @@ def gguf() -> dict[str, list[str]]:
     for name, suffix in (("beside", "_gguf"), ("inside", "")):
         merged = FOLDER / name / "merged"
         merged.mkdir(parents=True)
-        unsloth_loader.FastLanguageModel.from_pretrained = lambda *_, s=suffix, **__: (  # type: ignore[assignment]
+        unsloth.FastLanguageModel.from_pretrained = lambda *_, s=suffix, **__: (  # type: ignore[assignment]
             Converter(s),
             None,
         )
-        unsloth_loader.to_gguf(merged, FOLDER / name / "target")
+        unsloth.to_gguf(merged, FOLDER / name / "target")
         found[name] = sorted(path.name for path in (FOLDER / name / "target").iterdir())
     return found
 
 
-with console.stdout_for_json(True):  # it has advice on one of the losses
+with stdout_for_json(True):  # it has advice on one of the losses
     torch.save({loss: gradients(loss) for loss in LOSSES}, FOLDER / "gradients.pt")
 found = stages() | cold()
 (FOLDER / "recipe.yaml").write_text(recipe_file.dump(RECIPE, {}))

@@ -11,8 +11,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from mxa_lite import prompts
-from mxa_lite.answers import deliverable
+from mxa_lite.mas import prompts
+from mxa_lite.mas.answers import deliverable
 from mxa_lite.tasks import arithmetic
 
 Chat = list[dict[str, str]]

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mxa_lite import grade_math
 from mxa_lite.errors import InputError
-from mxa_lite.grade_code import can_fail, is_test
+from mxa_lite.tasks import grade_math
+from mxa_lite.tasks.grade_code import can_fail, is_test
 from mxa_lite.tasks.rows import BadRow, Row, question_id
 from mxa_lite.tree import Question
 

@@ -1,0 +1,158 @@
+"""The command line. Every import of a command's own stands inside it: `--help` must be quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mxa_lite.cli import console
+from mxa_lite.cli.group import FILE, FOLDER, cli, json_option, sets_option
+from mxa_lite.errors import read_text
+from mxa_lite.runs.stored import stored_recipe
+from mxa_lite.stdio import printable, stdout_for_json
+
+
+@cli.command()
+@click.argument("recipe")
+@sets_option
+@click.option("--output", type=FOLDER, help="Run folder; by default runs/<recipe>.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
+def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -> None:
+    """Cold start, training, evaluation before and after, report."""
+    from mxa_lite.policy import loaders
+    from mxa_lite.recipe import file as recipe_file
+
+    loaded = recipe_file.load(recipe, sets)
+    folder = output or console.default_output(recipe_file.find(recipe))
+    console.check_output(folder, loaded, resume)
+    loaders.unsloth_first(loaded.model)
+
+    from mxa_lite.runs.train import run as run_recipe
+
+    run_recipe(loaded, folder, resume)
+
+
+@cli.command()
+@click.argument("recipe")
+@sets_option
+def validate(recipe: str, sets: tuple[str, ...]) -> None:
+    """Check a recipe and print it with everything filled in."""
+    from mxa_lite.recipe import file as recipe_file
+
+    click.echo(recipe_file.dump(recipe_file.load(recipe, sets)), nl=False)
+
+
+@cli.command()
+def recipes() -> None:
+    """List the recipes in the package."""
+    from mxa_lite.recipe import file as recipe_file
+
+    names = recipe_file.shipped()
+    for name in names:
+        about = recipe_file.headline(name)
+        click.echo(f"{name:<{max(map(len, names))}}  {about}")
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("--vram", type=click.FloatRange(min=0, min_open=True), required=True, help="In GB.")
+@sets_option
+@json_option
+def plan(recipe: str, vram: float, sets: tuple[str, ...], as_json: bool) -> None:
+    """Will a recipe fit a GPU, and what to lower if not."""
+    from mxa_lite.machine.plan import describe
+    from mxa_lite.machine.plan import plan as plan_recipe
+    from mxa_lite.recipe import file as recipe_file
+
+    result = plan_recipe(recipe_file.load(recipe, sets, data_files=False), vram)
+    if as_json:
+        console.print_json(result)
+    else:
+        click.echo(describe(result, vram))
+
+
+@cli.command("exec")
+@click.argument("script", type=FILE)
+@click.option("--question", required=True, help="What the script sees as `question`.")
+@click.option("--replies", type=FILE, help='JSONL of {"agent", "reply"}; "*" is any agent.')
+@click.option("--model", metavar="RUN|URL", help="A run, or an OpenAI-compatible URL up to /v1.")
+@click.option("--kind", type=click.Choice(["math", "code"]), default="math", show_default=True)
+@sets_option
+@json_option
+def exec_(
+    script: Path,
+    question: str,
+    replies: Path | None,
+    model: str | None,
+    kind: str,
+    sets: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Run any script in the sandbox, with canned replies or a model.
+
+    `--set` takes sandbox.* and rollout.max_calls.
+    """
+    if model and replies:
+        raise click.UsageError("--model and --replies exclude each other")
+    from mxa_lite.rollout.canned import run_exec
+    from mxa_lite.sandbox.box import Limits
+
+    limits, require = Limits(), "rlimits"
+    if sets:  # else the recipe's defaults, without the time it takes to read one
+        from mxa_lite.recipe import file as recipe_file
+
+        recipe = recipe_file.load("arithmetic", sets)
+        box, require = recipe.sandbox, recipe.sandbox.require
+        limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
+    if model and "://" not in model:
+        run, source = Path(model), read_text(script)
+        stored_recipe(run, sets, checkpoint=True)
+        with stdout_for_json(as_json):
+            from mxa_lite.runs.ask import execute_with
+
+            result = execute_with(run, source, question, kind, sets)
+    else:
+        result = run_exec(script, question, replies, model, kind, limits, require)
+    if as_json:
+        console.print_json(result)
+        return
+    for call in result["calls"]:
+        click.echo(printable(f"[{call['agent']}] {call['reply']}"))
+    why = f" ({result['error']})" if result["error"] else ""
+    click.echo(printable(f"outcome: {result['outcome']}{why}\nanswer: {result['answer']}"))
+
+
+@cli.command()
+@click.argument("file", type=FILE)
+@json_option
+def grade(file: Path, as_json: bool) -> None:
+    """Verdicts for lines {"task", "gold" or "tests", "answer"} of a JSONL file."""
+    with stdout_for_json(as_json):
+        from mxa_lite.tasks.grade import grade_file
+
+        verdicts = grade_file(file)
+    if as_json:
+        console.print_json({"verdicts": verdicts})
+    else:
+        for number, verdict in enumerate(verdicts, 1):
+            click.echo(f"{number}: {'correct' if verdict else 'wrong'}")
+
+
+@cli.command()
+@click.argument("run", type=FOLDER)
+def report(run: Path) -> None:
+    """Rebuild a run's report.html."""
+    stored_recipe(run)
+    from mxa_lite.evidence.report import build
+
+    click.echo(build(run))
+
+
+@cli.command()
+def doctor() -> None:
+    """Versions, device, dtype and why, sandbox level."""
+    from mxa_lite.machine.doctor import report
+
+    for line in report():
+        click.echo(line)

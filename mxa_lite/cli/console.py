@@ -1,0 +1,77 @@
+"""What commands share: exit codes, `--json` output, checks before anything heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mxa_lite.errors import InputError, RunError
+
+if TYPE_CHECKING:  # pydantic is not needed for --help
+    from mxa_lite.recipe.keys import Recipe
+
+
+def print_json(data: Any) -> None:
+    """One JSON object on stdout; NaN is a bug, not an output."""
+    click.echo(json.dumps(data, allow_nan=False))
+
+
+def default_output(recipe_path: Path) -> Path:
+    """`runs/<recipe>`; for a recipe that lies in a run folder, that folder's name."""
+    stored = recipe_path.name == "recipe.yaml"
+    return Path("runs") / (recipe_path.resolve().parent.name if stored else recipe_path.stem)
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Raise InputError unless `folder` is one to write to, or can be made; nothing is touched."""
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:  # too long a name
+        raise InputError(f"{option} {folder}: {error.strerror}") from None
+    if not there.is_dir():
+        raise InputError(f"{option} {folder}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {folder}: {there} cannot be written to")
+
+
+def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
+    """Raise InputError when this run may not write there; nothing is created or touched."""
+    from mxa_lite.recipe import file as recipe_file
+    from mxa_lite.recipe.keys import diff
+
+    check_folder("--output", output)
+    if resume:
+        if not (output / "recipe.yaml").is_file():
+            raise InputError(f"--resume: there is no run in {output}")
+        stored = recipe_file.load(output / "recipe.yaml", data_files=False, model=False)
+        if key := diff(stored, recipe):
+            only = ": train.steps may only grow" if key == "train.steps" else ""
+            raise InputError(f"--resume: {key} differs from the recipe stored in {output}{only}")
+        return
+    # Of several processes (accelerate launch) the first one may have begun to write already.
+    if os.environ.get("RANK", "0") == "0" and output.is_dir() and any(output.iterdir()):
+        raise InputError(f"--output {output}: is not empty; add --resume, or name another folder")
+
+
+def run_command(command: click.Command) -> int:
+    """Run `command` on the command line's arguments and say which exit code it ends with.
+
+    0 done, 1 failure while running, of the disk too, 2 wrong input, 130 Ctrl-C. Anything else is a
+    bug of the kit and keeps its traceback.
+    """
+    try:
+        result = command.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (InputError, RunError, OSError) as error:
+        click.echo(f"mxa-lite: {error}", err=True)
+        return 2 if isinstance(error, InputError) else 1
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("mxa-lite: interrupted", err=True)
+        return 130
+    return result if isinstance(result, int) else 0

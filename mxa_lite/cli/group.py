@@ -1,0 +1,32 @@
+"""The command group and the options that commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mxa_lite import __version__
+
+FOLDER = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path)
+
+
+def sets_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--set key=value`, any number of times, later ones winning."""
+    return click.option(
+        "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key of the recipe."
+    )(command)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--json`: one object on stdout, everything else on stderr."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+@click.version_option(__version__)
+def cli() -> None:
+    """Train one small model as designer and executor of multi-agent systems."""

@@ -1,0 +1,140 @@
+"""One line of `metrics.jsonl` from a step's trees. No torch.
+
+Everything a clock or the machine decides stands under `seconds` or `memory`; the rest repeats.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, pstdev
+from typing import Any
+
+from mxa_lite.credit.advantage import GroupStats
+from mxa_lite.tree import Call, Execution, Outcome, Tree
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return fmean(found) if found else None
+
+
+def outcomes(trees: Sequence[Tree], executions: int) -> dict[str, int]:
+    """How often each outcome came, per execution; a refused script counts as N of them."""
+    counts: Counter[str] = Counter({str(outcome): 0 for outcome in Outcome})
+    for tree in trees:
+        for design in tree.designs:
+            if design.outcome is not None:
+                counts[str(design.outcome)] += executions
+            for execution in design.executions:
+                counts[str(execution.outcome)] += 1
+    return dict(counts)
+
+
+def _calls(trees: Sequence[Tree]) -> dict[str, list[Call]]:
+    designs = [d for tree in trees for d in tree.designs]
+    return {
+        "designer": [d.call for d in designs if d.call.completion_ids],
+        "executor": [c for d in designs for e in d.executions for c in e.calls],
+    }
+
+
+def spread(trees: Sequence[Tree]) -> dict[str, float | None]:
+    """Health of the signal: mean deviation of rewards within a design (intra) and of the designs'
+    mean rewards within a question (inter)."""
+    intra = [
+        pstdev([e.reward for e in d.executions])
+        for tree in trees
+        for d in tree.designs
+        if len(d.executions) > 1
+    ]
+    inter = [pstdev([d.reward for d in tree.designs]) for tree in trees if len(tree.designs) > 1]
+    return {"intra": _mean(intra), "inter": _mean(inter)}
+
+
+def step_line(
+    step: int,
+    roles: Sequence[str],
+    trees: Sequence[Tree],
+    groups: GroupStats,
+    executions: int,
+    numbers: dict[str, Any],
+) -> dict[str, Any]:
+    """The metrics of one step; `numbers` come from the trainer."""
+    designs = [d for tree in trees for d in tree.designs]
+    ran: list[Execution] = [e for d in designs for e in d.executions]
+    calls = _calls(trees)
+    counts = outcomes(trees, executions)
+    total = sum(counts.values())
+    rest = dict(numbers)
+    padded = rest.pop("padded_tokens")
+    means = {
+        name: {role: summed / count for role, (summed, count) in rest.pop(name).items() if count}
+        for name in ("logp_gap", "entropy")
+    }
+    return {
+        "step": step,
+        "role": roles[0] if len(roles) == 1 else "both",
+        "reward": {
+            "designer": _mean(d.reward for d in designs),
+            "executor": _mean(e.reward for e in ran),
+        },
+        "correct": sum(e.correct for e in ran) / total if total else 0.0,
+        "format": _mean(e.format for e in ran),
+        "valid_scripts": _mean(float(d.outcome is None) for d in designs),
+        "outcomes": counts,
+        "patterns": dict(sorted(Counter(d.pattern for d in designs).items())),
+        "groups": {
+            "designer": {
+                "total": groups.designer_groups,
+                "signal": groups.designer_groups - groups.designer_equal,
+            },
+            "executor": {
+                "total": groups.executor_groups,
+                "signal": groups.executor_groups - groups.executor_equal,
+            },
+        },
+        "spread": spread(trees),
+        "calls": len(calls["executor"]),
+        "greedy_calls": groups.greedy_calls,
+        "completion_length": {
+            role: _mean(len(c.completion_ids) for c in some) for role, some in calls.items()
+        },
+        "truncated": {
+            role: _mean(float(c.truncated) for c in some) for role, some in calls.items()
+        },
+        "prompt_cut": sum(c.prompt_cut for some in calls.values() for c in some),
+        "tokens": {
+            "prompt": sum(len(c.prompt_ids) for some in calls.values() for c in some),
+            "completion": sum(len(c.completion_ids) for some in calls.values() for c in some),
+        },
+        "padding_waste": 1 - rest["trained_tokens"] / padded if padded else 0.0,
+        **means,
+        **rest,
+    }
+
+
+def flat_numbers(line: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of a line by dotted names, as loggers take them."""
+    found: dict[str, float] = {}
+    for key, value in line.items():
+        if isinstance(value, dict):
+            found |= flat_numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float):
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The trainer's numbers of several processes as one; loss and gradient norm are common."""
+    found = dict(parts[0])
+    for key in ("micro_batches", "trajectories", "trained_rows", "trained_tokens", "padded_tokens"):
+        found[key] = sum(part[key] for part in parts)
+    found["out_of_memory"] = sum(part["out_of_memory"] for part in parts)
+    for key in ("logp_gap", "entropy"):
+        roles = sorted({role for part in parts for role in part[key]})
+        sums = {role: [part[key][role] for part in parts if role in part[key]] for role in roles}
+        found[key] = {
+            role: [sum(c) for c in zip(*some, strict=True)] for role, some in sums.items()
+        }
+    return found

@@ -1,0 +1,148 @@
+"""Supervised warm start of both roles from chats, through TRL's SFTTrainer.
+
+A line of chat data: {"role": "designer" | "executor", "messages": [..., {"role": "assistant",
+"content": ...}]}. The loss is on the last message only. A line with "kept": false is a sample that
+`bootstrap` did not train on; it is not read.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from mxa_lite.errors import InputError, read_text
+from mxa_lite.policy.generate import Engine
+from mxa_lite.policy.models import ROLES, Policy, autocast, exact_adapters
+from mxa_lite.recipe.keys import Recipe
+
+Chat = list[dict[str, str]]
+PASSES = 20  # over the same chats, at most: a handful of them must not be learned by heart
+
+
+def read_chats(path: Path) -> dict[str, list[Chat]]:
+    """Role -> chats of a JSONL file. Raises InputError with the line number of a bad line."""
+    chats: dict[str, list[Chat]] = {role: [] for role in ROLES}
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            if not row.get("kept", True):
+                continue
+            role, messages = row["role"], row["messages"]
+            good = (
+                role in chats
+                and len(messages) > 1
+                and all(m["role"] in ("system", "user", "assistant") for m in messages)
+                and messages[-1]["role"] == "assistant"
+                and all(isinstance(m["content"], str) for m in messages)
+            )
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            good = False
+        if not good:
+            raise InputError(
+                f'{path} line {number}: needs {{"role": "designer" or "executor", "messages": '
+                '[..., {"role": "assistant", "content": TEXT}]}'
+            )
+        chats[role].append(messages)
+    if not any(chats.values()):
+        raise InputError(f"{path}: holds no chats")
+    return chats
+
+
+class _PlainSFT(SFTTrainer):
+    """Without a GPU the loss comes from plain logits, since TRL's own needs a GPU kernel."""
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> torch.Tensor:
+        labels = inputs["labels"]
+        mask = inputs["attention_mask"]
+        logits = model(input_ids=inputs["input_ids"], attention_mask=mask, use_cache=False).logits
+        logits, labels = logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten()
+        if self.args.gradient_accumulation_steps == 1:
+            return torch.nn.functional.cross_entropy(logits, labels)
+        return (
+            torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / num_items_in_batch
+        )
+
+
+def rows(engine: Engine, chats: list[Chat]) -> list[dict[str, list[int]]]:
+    """Token ids of each chat as generation would see it, and which of them carry loss."""
+    done = []
+    for chat in chats:
+        reply = engine.policy.tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"]
+        room = engine.max_length - len(reply) - 1
+        prompt, _ = engine.encode(chat[:-1], max(room, 1))  # the reply is what must not be cut
+        ids = [*prompt, *reply, engine.policy.tokenizer.eos_token_id]
+        mask = [0] * len(prompt) + [1] * (len(ids) - len(prompt))
+        done.append({"input_ids": ids, "completion_mask": mask})
+    return done
+
+
+def warm_start(
+    recipe: Recipe, policy: Policy, engine: Engine, chats: dict[str, list[Chat]]
+) -> dict[str, float]:
+    """Train each adapter on its role's chats (a shared one on both); the last loss per adapter."""
+    losses = {}
+    cold = recipe.cold_start
+    cpu = not torch.cuda.is_available()
+    for name in policy.names:
+        roles = [role for role in ROLES if policy.adapters[role] == name]
+        some = [chat for role in roles for chat in chats[role]]
+        if not some:
+            continue
+        data = rows(engine, some)
+        # As many chats at once as the memory is planned for, and none of a batch left over.
+        fitting = recipe.train.tokens_per_micro_batch // max(len(row["input_ids"]) for row in data)
+        sizes = range(1, cold.batch_size + 1)
+        size = max(n for n in sizes if n <= max(fitting, 1) and cold.batch_size % n == 0)
+        steps = min(cold.steps, -(-PASSES * len(some) // cold.batch_size))
+        policy.activate(roles[0])
+        policy.learning()
+        with tempfile.TemporaryDirectory() as scratch:
+            with exact_adapters(policy.model):
+                trainer = (_PlainSFT if cpu else SFTTrainer)(
+                    model=policy.model,
+                    args=SFTConfig(
+                        output_dir=scratch,
+                        max_steps=steps,
+                        learning_rate=cold.learning_rate,
+                        lr_scheduler_type="cosine",
+                        warmup_steps=min(10, steps // 10),
+                        per_device_train_batch_size=size,
+                        gradient_accumulation_steps=cold.batch_size // size,
+                        weight_decay=0.0,
+                        optim="adamw_torch",
+                        max_length=recipe.model.max_length,
+                        packing=False,
+                        completion_only_loss=True,
+                        gradient_checkpointing=not cpu,
+                        use_cpu=cpu,
+                        **autocast(recipe.model),
+                        seed=recipe.seed,
+                        logging_steps=max(1, steps // 5),
+                        save_strategy="no",
+                        report_to="none",
+                        disable_tqdm=True,
+                        dataloader_pin_memory=False,
+                    ),
+                    train_dataset=Dataset.from_list(data),
+                    processing_class=policy.tokenizer,
+                )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+            logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+            losses[name] = logged[-1] if logged else float("nan")
+    return losses

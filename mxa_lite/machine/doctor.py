@@ -1,0 +1,84 @@
+"""What this machine has: versions, device, dtype and why, sandbox level, what a GPU run lacks."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import sysconfig
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mxa_lite import __version__
+from mxa_lite.policy.loaders import GET_UNSLOTH
+
+PACKAGES = (
+    "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets",
+    "unsloth", "triton", "xformers", "math-verify", "click", "pydantic",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Installed versions, read from their metadata without an import; absent ones left out."""
+    found = {"mxa-lite": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def missing_for_gpu(found: dict[str, str], cuda: bool) -> list[str]:
+    """What keeps this machine from a GPU run, each with the command or the step that mends it."""
+    torch, _, build = found.get("torch", "").partition("+")
+    headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    compiler = any(map(shutil.which, ("cc", "gcc", "clang")))
+    steps = {
+        f"torch is a CPU build: pip install --force-reinstall torch=={torch} from the CUDA index"
+        " that pytorch.org names": build == "cpu",
+        "no CUDA device is visible: an NVIDIA card, and a driver as new as torch's CUDA, see"
+        " `nvidia-smi`": not cuda,
+        f"unsloth is not installed: {GET_UNSLOTH}": "unsloth" not in found,
+        "no C compiler, which Triton's kernels need: apt-get install gcc libc6-dev": not compiler,
+        "no Python headers, which Triton's kernels need: apt-get install python3-dev": not headers,
+    }
+    return [step for step, needed in steps.items() if needed]
+
+
+def device() -> str:
+    """The GPU and its memory, or the CPU and its threads."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"cpu, {torch.get_num_threads()} threads"
+    card = torch.cuda.get_device_properties(0)
+    return f"{card.name}, {card.total_memory / 2**30:.1f} GB, torch for CUDA {torch.version.cuda}"
+
+
+def report() -> list[str]:
+    """The lines of `mxa-lite doctor`."""
+    import torch
+
+    from mxa_lite.policy.loaders import choose_loader
+    from mxa_lite.policy.models import choose_dtype
+    from mxa_lite.recipe.keys import Model
+    from mxa_lite.sandbox.box import Limits, Sandbox
+    from mxa_lite.sandbox.confine import COVERS, LEVELS
+
+    found, cuda = versions(), torch.cuda.is_available()
+    dtype, why_dtype = choose_dtype(Model())
+    with Sandbox(Limits(), LEVELS[0]) as sandbox:
+        reached = LEVELS.index(sandbox.level)
+    rows = found | {
+        "platform": f"{sys.platform} {platform.machine()}",
+        "device": device(),
+        "dtype": f"{str(dtype).removeprefix('torch.')}: {why_dtype}",
+        "loader": ": ".join(choose_loader(Model())),
+        "sandbox": f"{LEVELS[reached]} (of {', '.join(LEVELS)}). What it covers:",
+    }
+    lines = [f"{name:<13} {text}" for name, text in rows.items()]
+    for what, level in COVERS:
+        lines.append(f"  {'yes' if LEVELS.index(level) <= reached else 'NO':<4}{what}")
+    steps = missing_for_gpu(found, cuda)
+    lines.append("missing for a GPU run:" if steps else "nothing is missing for a GPU run")
+    return lines + [f"  - {step}" for step in steps]

@@ -1,0 +1,349 @@
+"""The ground of the script language: messages, contexts, and how a node is called and recorded.
+
+Every visit of a node has a path of its own ("0.2": the third visit made by the first node of the
+script), so one agent object may stand in many places, and a loop is drawn as what happened. The
+`parents` of a record are the paths whose outputs that visit was shown. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from typing import Any, Protocol, dataclass_transform
+
+from mxa_lite.mas import answers, prompts
+
+Data = dict[str, Any]
+
+
+class Client(Protocol):
+    """What a running script is tied to: the sandbox's end of the wire, or a fake in tests."""
+
+    def call(
+        self,
+        agent: str,
+        path: str,
+        number: int,
+        messages: list[dict[str, str]],
+        temperature: float | None,
+    ) -> str: ...
+    def tool(self, name: str, code: str) -> str: ...
+    def node(self, record: Data) -> None: ...
+    def answer(self, message: str) -> None: ...
+    def spawn(self, functions: Sequence[Callable[[], Any]]) -> list[Any]: ...
+
+
+class BudgetError(BaseException):
+    """The parent refused a call. Not an Exception, so that a script's handlers let it pass."""
+
+
+class NodeError(RuntimeError):
+    """A node inside a container failed; its text is the inner error's."""
+
+
+class MessageType(Enum):
+    """What a message is; agents are shown all but user input and errors."""
+
+    USER_INPUT = "user_input"
+    AGENT_RESPONSE = "agent_response"
+    TOOL_CALL = "tool_call"
+    TOOL_RESULT = "tool_result"
+    INTERMEDIATE = "intermediate"
+    FINAL_RESULT = "final_result"
+    ERROR = "error"
+
+
+@dataclass(eq=False, repr=False)
+class Message(str):
+    """A node's result. It is its text, so a script may use it as a plain string."""
+
+    content: Any = ""
+    message_type: MessageType = MessageType.AGENT_RESPONSE
+    metadata: Data = field(default_factory=dict)
+    sender: str | None = None
+    recipient: str | None = None
+
+    def __new__(cls, content: Any = "", *args: Any, **kwargs: Any) -> Message:
+        return super().__new__(cls, content)
+
+    def to_dict(self) -> Data:
+        return {**vars(self), "message_type": self.message_type.value}
+
+    @classmethod
+    def from_dict(cls, data: Data) -> Message:
+        return cls(**{**data, "message_type": MessageType(data["message_type"])})
+
+    @property
+    def failed(self) -> bool:
+        return self.message_type is MessageType.ERROR
+
+
+@dataclass
+class Context:
+    """The messages a node can see, and a state that scripts may use."""
+
+    messages: list[Message] = field(default_factory=list)
+    state: Data = field(default_factory=dict)
+    metadata: Data = field(default_factory=dict)
+
+    @classmethod
+    def asking(cls, prompt: str, shown: Iterable[Message] = ()) -> Context:
+        """A context whose one question is `prompt`, written from the messages `shown`."""
+        asked = Message(prompt, MessageType.USER_INPUT)
+        return cls([asked], metadata={"parents": _paths(shown)})
+
+    def copy(self) -> Context:
+        """A context for a node of a container. The state is copied too: members run at once."""
+        return Context(list(self.messages), dict(self.state), dict(self.metadata))
+
+    def add_message(self, message: Message) -> None:
+        self.messages.append(message)
+
+    def get_messages_by_type(self, message_type: MessageType) -> list[Message]:
+        return [message for message in self.messages if message.message_type is message_type]
+
+    def get_latest_message(self, message_type: MessageType | None = None) -> Message | None:
+        """The latest message, of one type if given; None when there is none."""
+        found = self.get_messages_by_type(message_type) if message_type else self.messages
+        return found[-1] if found else None
+
+    def set_state(self, key: str, value: Any) -> None:
+        self.state[key] = value
+
+    def get_state(self, key: str, default: Any = None) -> Any:
+        return self.state.get(key, default)
+
+    @property
+    def question(self) -> str:
+        """The original question, wherever the node stands."""
+        asked = self.get_messages_by_type(MessageType.USER_INPUT)
+        return str(asked[0]) if asked else runtime.question
+
+    def shown(self) -> list[Message]:
+        """The messages of earlier nodes, as an agent here is shown them."""
+        hidden = (MessageType.USER_INPUT, MessageType.ERROR)
+        return [m for m in self.messages if m.message_type not in hidden and m.strip()]
+
+    def prompt(self) -> str:
+        """An agent's user message: the question, and what earlier nodes delivered."""
+        shown = self.shown()
+        return prompts.follow_up(self.question, solutions(shown)) if shown else self.question
+
+
+def _paths(messages: Iterable[Message]) -> list[str]:
+    return [message.metadata["path"] for message in messages if "path" in message.metadata]
+
+
+def deliverable(message: Message) -> str:
+    """What other agents see: an agent's delivery; what the script wrote itself stays whole."""
+    whole = message.message_type is not MessageType.AGENT_RESPONSE
+    return str(message) if whole else answers.deliverable(message, runtime.kind)
+
+
+def solutions(messages: Iterable[Message]) -> list[tuple[str, str]]:
+    """(agent, delivery) of each message, as the prompts take them."""
+    return [(message.sender or "input", deliverable(message)) for message in messages]
+
+
+class Frame:
+    """One visit of a node: its path, its calls so far, and where its record goes."""
+
+    def __init__(self, path: str, node: WorkflowNode | None, record: Callable[[Data], None]):
+        self.path = path
+        self.node = node
+        self.record = record
+        self.calls = itertools.count()
+        self._children = itertools.count()
+
+    def child(self, node: WorkflowNode) -> Frame:
+        """The frame of the next visit made from here."""
+        return Frame(f"{self.path}.{next(self._children)}".lstrip("."), node, self.record)
+
+
+class Runtime:
+    """What one script run knows: the client, the question, the answer so far."""
+
+    def __init__(self) -> None:
+        self.bind(None, "", "math")
+
+    def bind(self, client: Client | None, question: str, kind: str) -> None:
+        """Starts a run; kind: "math" or "code"."""
+        self._client = client
+        self.question = question
+        self.kind = kind
+        self.answer: str | None = None
+        self.last_run: Message | None = None
+        self.root = Frame("", None, lambda record: self.client.node(record))
+
+    @property
+    def client(self) -> Client:
+        if self._client is None:
+            raise RuntimeError("no model here: run the script with `mxa-lite exec`")
+        return self._client
+
+
+runtime = Runtime()
+_current: contextvars.ContextVar[Frame | None] = contextvars.ContextVar("frame", default=None)
+
+
+def current_frame() -> Frame:
+    """The frame of the node that runs in this thread; the script's own outside any node."""
+    return _current.get() or runtime.root
+
+
+def answer(message: Any) -> None:
+    """Makes `message` the script's answer; the first one counts. RuntimeError for an error."""
+    if isinstance(message, Message) and message.failed:
+        raise RuntimeError(f"cannot answer with an error: {message}")
+    if runtime.answer is None and message is not None:
+        runtime.answer = str(message)
+
+
+def _bare(text: str) -> str:
+    """A text without what is lost when it is pasted into a script: spaces and escapes."""
+    return re.sub(r"\\[abfnrtv]|[\\\s\x00-\x1f]", "", text)
+
+
+def as_context(*inputs: Any) -> Context:
+    """The context of a node that the script itself calls.
+
+    A string that contains the question is the question as the script asks it, one that is a pasted
+    copy is the question; other strings and earlier replies are shown behind the question.
+    """
+    question, shown = runtime.question, []
+    for item in inputs:
+        text = "" if item is None else str(item)
+        if isinstance(item, (list, tuple)):
+            shown += as_context(*item).shown()
+        elif isinstance(item, Message) and item.message_type is not MessageType.USER_INPUT:
+            shown.append(item)
+        elif _bare(text) == _bare(runtime.question):
+            continue
+        elif runtime.question in text:
+            question = text or question
+        else:
+            shown.append(Message(text, MessageType.INTERMEDIATE, sender="input"))
+    return Context([Message(question, MessageType.USER_INPUT), *shown])
+
+
+class WorkflowNode:
+    """A step of a workflow. A subclass defines `process(context) -> Message`, which may raise."""
+
+    kind = ""
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        self.name = str(name)
+
+    def process(self, context: Context) -> Message:
+        raise TypeError(f"{type(self).__name__} has no process(context)")
+
+    def __call__(self, *inputs: Any) -> Message:
+        """With a Context: adds its message there, an ERROR message if the node raises.
+
+        With text or earlier replies: returns the reply, and raises what the node raises.
+        """
+        if len(inputs) == 1 and isinstance(inputs[0], Context):
+            return step(self, inputs[0])
+        return visit(self, as_context(*inputs))
+
+    def run(self, input_message: Any = None, initial_state: Data | None = None) -> Message:
+        """Runs on a question or a Context; the last message, an ERROR message if a node raised."""
+        given = isinstance(input_message, Context)
+        context = input_message if given else as_context(input_message)
+        context.state.update(initial_state or {})
+        runtime.last_run = step(self, context)
+        return runtime.last_run
+
+    run_with_context = run
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
+def node_class(cls: type) -> Any:
+    """Makes a node class a dataclass that takes the paper's further arguments and ignores them."""
+    made: Any = dataclass(eq=False, repr=False)(cls)
+    names = [name for name, known in made.__dataclass_fields__.items() if known.init]
+    init = made.__init__
+
+    def lenient(self: Any, *args: Any, **kwargs: Any) -> None:
+        known = {name: value for name, value in kwargs.items() if name in names}
+        init(self, *args[: len(names)], **known)
+        self.name = str(self.name)
+
+    made.__init__ = lenient
+    return made
+
+
+def visit(node: WorkflowNode, context: Context, frame: Frame | None = None) -> Message:
+    """Runs a node in a frame of its own and records it; raises what it raises."""
+    frame = frame or current_frame().child(node)
+    parents = [*context.metadata.get("parents", ()), *_paths(context.shown())]
+    record: Data = {
+        "name": node.name,
+        "kind": node.kind or type(node).__name__.removesuffix("Node").lower(),
+        "path": frame.path,
+        "parents": list(dict.fromkeys(parents)),
+        "output": None,
+        "error": None,
+    }
+    token = _current.set(frame)
+    try:
+        result = node.process(context)
+        message = result if isinstance(result, Message) else Message(result)
+        if message.failed:
+            raise NodeError(message)
+        record["output"] = answers.shorten(str(message))
+    except BaseException as error:
+        record["error"] = describe(error)
+        raise
+    finally:
+        _current.reset(token)
+        frame.record(record)
+    message.metadata = {**(message.metadata or {}), "path": frame.path}
+    message.sender = message.sender or node.name
+    return message
+
+
+def describe(error: BaseException) -> str:
+    """An exception as one line."""
+    return str(error) if isinstance(error, NodeError) else f"{type(error).__name__}: {error}"
+
+
+def attempt(node: WorkflowNode, context: Context, frame: Frame | None = None) -> Message:
+    """Like `visit`, but an exception becomes an ERROR message."""
+    try:
+        return visit(node, context, frame)
+    except Exception as error:  # a node may be the script's own code and raise anything
+        return Message(describe(error), MessageType.ERROR, sender=node.name)
+
+
+def step(node: WorkflowNode, context: Context) -> Message:
+    """Runs a node and adds its message to the context, unless the node did so itself."""
+    message = attempt(node, context)
+    if not context.messages or context.messages[-1] is not message:
+        context.add_message(message)
+    return message
+
+
+def gather(nodes: Sequence[WorkflowNode], context: Context) -> list[Message]:
+    """Runs nodes at once, each in its own copy of the context; one message each, in order.
+
+    Records are kept back until all are done, so that their order does not depend on threads.
+    """
+    here = current_frame()
+    frames = [here.child(node) for node in nodes]
+    records: list[list[Data]] = [[] for _ in nodes]
+    for frame, kept in zip(frames, records, strict=True):
+        frame.record = kept.append
+    pairs = zip(nodes, frames, strict=True)
+    results = runtime.client.spawn([partial(attempt, n, context.copy(), f) for n, f in pairs])
+    for record in itertools.chain(*records):
+        here.record(record)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results

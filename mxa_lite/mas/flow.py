@@ -1,0 +1,156 @@
+"""The containers of the script language: workflow, conditional, loop, graph. All are nodes too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field, replace
+from typing import Any, Self
+
+from mxa_lite.mas.core import Context, Message, NodeError, WorkflowNode, node_class, step
+
+Condition = Callable[[Context], Any]
+
+
+def _inner(context: Context) -> Context:
+    """A container's own messages over the shared state: only its result leaves it."""
+    return replace(context, messages=list(context.messages))
+
+
+def _checked(node: WorkflowNode, context: Context) -> Message:
+    message = step(node, context)
+    if message.failed:
+        raise NodeError(message)
+    return message
+
+
+@node_class
+class Workflow(WorkflowNode):
+    """Nodes one after another, each shown what all earlier ones delivered; an error ends it."""
+
+    kind = "workflow"
+    name: str = "workflow"
+    nodes: list[tuple[WorkflowNode, Condition | None]] = field(init=False, default_factory=list)
+    dataproto_list: list[Any] = field(init=False, default_factory=list)  # the paper's; unused
+
+    def add_node(self, node: WorkflowNode, condition: Condition | None = None) -> Self:
+        """Adds a node at the end, run only if `condition(context)` holds when its turn comes."""
+        self.nodes.append((node, condition))
+        return self
+
+    def add_nodes(self, nodes: Iterable[WorkflowNode]) -> Self:
+        for node in nodes:
+            self.add_node(node)
+        return self
+
+    def process(self, context: Context) -> Message:
+        return self._round(_inner(context))
+
+    def _round(self, context: Context) -> Message:
+        message = None
+        for node, condition in self.nodes:
+            if condition is None or condition(context):
+                message = _checked(node, context)
+        if message is None:
+            raise ValueError(f"no node of {self.name} ran")
+        return message
+
+
+class ConditionalWorkflow(Workflow):
+    """The paper's name for a workflow whose nodes have conditions."""
+
+    kind = "conditional"
+
+
+@node_class
+class LoopWorkflow(Workflow):
+    """Runs its nodes at least once, and again while its condition holds.
+
+    `context.state["iteration"]` counts from 0.
+    """
+
+    kind = "loop"
+    name: str = "loop"
+    max_iterations: int = 10
+    condition: Condition | None = field(init=False, default=None)
+
+    def set_loop_condition(self, condition: Condition) -> Self:
+        """`condition(context)` after a round says whether there is another."""
+        self.condition = condition
+        return self
+
+    def process(self, context: Context) -> Message:
+        inner = _inner(context)
+        for iteration in range(max(self.max_iterations, 1)):
+            inner.state["iteration"] = iteration
+            message = self._round(inner)
+            if self.condition is not None and not self.condition(inner):
+                break
+        return message
+
+
+@node_class
+class AgentGraph(WorkflowNode):
+    """Nodes joined by edges, one successor at a time, until a finish point or `max_steps`.
+
+    The first of a node's edges that leads somewhere is taken; without one the graph ends. Nodes
+    are given as objects or by name, before or after their edges.
+    """
+
+    kind = "graph"
+    name: str = "graph"
+    max_steps: int = 50
+    nodes: dict[str, WorkflowNode] = field(init=False, default_factory=dict)
+    edges: dict[str, list[Condition]] = field(init=False, default_factory=dict)
+    entry: str | None = field(init=False, default=None)
+    finish: set[str] = field(init=False, default_factory=set)
+
+    def add_node(self, node: Any, named: WorkflowNode | None = None) -> Self:
+        """Adds a node under its own name, or as `add_node(name, node)`."""
+        self.nodes[_name(node)] = named or node
+        return self
+
+    def add_edge(self, source: Any, target: Any, condition: Condition | None = None) -> Self:
+        def follow(context: Context) -> Any:
+            return target if condition is None or condition(context) else None
+
+        return self.add_conditional_edges(source, follow)
+
+    def add_conditional_edges(
+        self, source: Any, function: Condition, mapping: Mapping[Any, Any] | None = None
+    ) -> Self:
+        """`function(context)` names the next node, through `mapping` if given; "END" ends."""
+
+        def follow(context: Context) -> Any:
+            chosen = function(context)
+            return (mapping or {}).get(chosen, chosen)
+
+        self.edges.setdefault(_name(source), []).append(follow)
+        return self
+
+    def set_entry_point(self, node: Any) -> Self:
+        """Where the graph starts; the first node added if never set."""
+        self.entry = _name(node)
+        return self
+
+    def set_finish_point(self, node: Any) -> Self:
+        """A node after which the graph ends; there may be several."""
+        self.finish.add(_name(node))
+        return self
+
+    def process(self, context: Context) -> Message:
+        inner = _inner(context)
+        name = self.entry or next(iter(self.nodes), "")
+        for _ in range(max(self.max_steps, 1)):
+            if name not in self.nodes:
+                raise ValueError(f"graph {self.name} has no node {name}")
+            message = _checked(self.nodes[name], inner)
+            edges = [] if name in self.finish else self.edges.get(name, [])
+            chosen = next((to for to in (edge(inner) for edge in edges) if to is not None), "END")
+            if chosen in ("END", "__end__"):
+                break
+            name = _name(chosen)
+        return message
+
+
+def _name(node: Any) -> str:
+    return node.name if isinstance(node, WorkflowNode) else str(node)

@@ -1,0 +1,262 @@
+"""The base model in 4 bit, its tokenizer, and one LoRA adapter per role (or one shared)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import get_peft_model
+from peft.utils import load_peft_weights, set_peft_model_state_dict
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from mxa_lite import embedded
+from mxa_lite.errors import InputError
+from mxa_lite.policy.loaders import accelerator, choose_loader
+from mxa_lite.policy.lora import lora_config
+from mxa_lite.recipe.keys import Model, Recipe
+
+if TYPE_CHECKING:
+    from mxa_lite.recipe.keys import Role
+
+ROLES: tuple[Role, ...] = ("designer", "executor")
+
+
+@dataclass
+class Policy:
+    """One base model that speaks for both roles.
+
+    adapters: role -> name of its adapter; both roles name "shared" with `adapters: shared`.
+    notes: how it was loaded and why, one sentence each, for the log and `doctor`.
+    threads: CPU threads of prompts and updates, where single tokens are decoded with fewer.
+    """
+
+    model: Any  # a PeftModel; Unsloth's has extra methods
+    tokenizer: Any
+    adapters: dict[str, str]
+    loader: str
+    notes: list[str] = field(default_factory=list)
+    template: dict[str, Any] = field(default_factory=dict)
+    threads: int | None = None
+
+    @contextlib.contextmanager
+    def all_threads(self) -> Iterator[None]:
+        """Compute with all threads meanwhile: for prompts and updates, not for single tokens."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The adapters, each once."""
+        return tuple(dict.fromkeys(self.adapters.values()))
+
+    def activate(self, role: str) -> None:
+        """Make the role's adapter the one the next forward uses.
+
+        PEFT freezes the others when it switches; all stay trainable here, because the optimizer
+        must know both (also on resume) and an adapter that is not active gets no gradient at all.
+        """
+        name = self.adapters[role]
+        if self.model.active_adapters != [name]:
+            self.model.set_adapter(name)
+            self.model.set_requires_grad(list(self.names), True)
+
+    def generating(self) -> None:
+        """Switch to generation: no dropout, no checkpointing."""
+        if self.loader == "unsloth":
+            from mxa_lite.policy import unsloth
+
+            unsloth.for_inference(self.model)
+        self.model.eval()
+
+    def learning(self) -> None:
+        """Switch to training."""
+        if self.loader == "unsloth":
+            from mxa_lite.policy import unsloth
+
+            unsloth.for_training(self.model)
+        self.model.train()
+
+    def save(self, folder: Path, names: Iterable[str] | None = None) -> None:
+        """Write each adapter to `folder/<name>` in PEFT's own format."""
+        self.model.save_pretrained(str(folder), selected_adapters=list(names or self.names))
+
+    def load(self, folder: Path, names: Iterable[str] | None = None) -> None:
+        """Read adapters that `save` wrote; weights come back bit for bit.
+
+        Raises InputError for a missing or damaged one.
+        """
+        for name in names or self.names:
+            try:
+                if not (folder / name / "adapter_model.safetensors").is_file():
+                    raise InputError(f"{folder / name}: no adapter_model.safetensors")
+                weights = load_peft_weights(str(folder / name), device="cpu")
+                set_peft_model_state_dict(self.model, weights, adapter_name=name)
+            except (SafetensorError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"{folder / name}: damaged adapter: {reason}") from error
+
+
+def choose_dtype(model: Model) -> tuple[torch.dtype, str]:
+    """(dtype, reason): what matrix products are computed in, chosen once."""
+    if model.dtype != "auto":
+        return getattr(torch, model.dtype), "the recipe asks for it"
+    if not accelerator():
+        return torch.float32, "CPU: rows stay equal to 1e-6 whatever batch they are in"
+    # torch counts a card that only emulates it too, which is slow, and Unsloth then loads float16.
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16, "the GPU computes in bfloat16"
+    return torch.float16, "the GPU has no bfloat16"
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out, in torch or in the matrix library beneath it."""
+    return isinstance(error, torch.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC" in str(error)
+
+
+def autocast(model: Model) -> dict[str, bool]:
+    """The trainers' `bf16` and `fp16`: mixed precision in the dtype the base computes in."""
+    dtype, _ = choose_dtype(model)
+    return {
+        "bf16": dtype is torch.bfloat16,
+        "fp16": dtype is torch.float16 and accelerator(),  # its gradient scaler needs a GPU
+    }
+
+
+def folder_of(model: Model) -> str:
+    """The embedded model's folder, a local folder, or the Hub id as given."""
+    if model.name == "embedded":
+        return str(embedded.FOLDER)
+    local = Path(model.name).expanduser()
+    return str(local) if local.is_dir() else model.name
+
+
+def set_pad(tokenizer: Any, ends: Iterable[int] = ()) -> str | None:
+    """Give the tokenizer a pad token that is neither eos nor part of a prompt; says what it took.
+
+    Unsloth's loss rebuilds masks from `token != pad`, so a pad that occurs in text loses tokens.
+    ends: further tokens that end a completion. Qwen3 pads with one of its two.
+    """
+    used = {tokenizer.eos_token_id, tokenizer.bos_token_id, *ends}
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in used:
+        return None
+    template = str(tokenizer.chat_template or "")
+    spare = [
+        token
+        for token in reversed(tokenizer.all_special_tokens)
+        if tokenizer.convert_tokens_to_ids(token) not in used and token not in template
+    ]
+    added = [
+        str(token)
+        for index, token in sorted(tokenizer.added_tokens_decoder.items(), reverse=True)
+        if index not in used and token.special and str(token) not in template
+    ]
+    if not (candidates := spare + added):
+        raise InputError("the tokenizer has no spare special token to pad with; add one to it")
+    tokenizer.pad_token = candidates[0]
+    return (
+        f"padding with {candidates[0]}, since the model's pad token was missing or can end a reply"
+    )
+
+
+def _plain_base(model: Model, dtype: torch.dtype) -> tuple[Any, Any]:
+    name = folder_of(model)
+    quantization = None
+    if model.quantization == "4bit":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        base = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=dtype,
+            quantization_config=quantization,
+            device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if accelerator() else None,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"model.name: {name} does not load: {reason}") from error
+    return base, tokenizer
+
+
+def keep_differentiable(model: Any) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights on CPU.
+
+    In eval mode on a CPU with AVX512-BF16 it repacks them for a kernel that computes in bfloat16
+    and has no backward; the packed form then stays in training, and every gradient that should
+    pass through the layer is silently lost (seen in 0.50.2).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+@contextlib.contextmanager
+def exact_adapters(model: Any) -> Iterator[None]:
+    """Keep the adapters' float32 weights through the start of a TRL trainer.
+
+    Over a quantized base TRL casts adapters to bfloat16 when a trainer is made (seen in 1.15). A
+    step of 1e-3 on a weight of 0.05 is then mostly rounding, and small models do not learn.
+    """
+    kept = [(p, p.data) for p in model.parameters() if p.requires_grad]
+    yield
+    for parameter, data in kept:
+        parameter.data = data
+
+
+def load(recipe: Recipe) -> Policy:
+    """Load the base in NF4 (or whole) and put fresh adapters on it, seeded by the recipe."""
+    loader, why_loader = choose_loader(recipe.model)
+    dtype, why_dtype = choose_dtype(recipe.model)
+    notes = [
+        f"model {recipe.model.name} in {recipe.model.quantization}",
+        f"loader {loader}: {why_loader}",
+        f"dtype {str(dtype).removeprefix('torch.')}: {why_dtype}",
+    ]
+    shared = recipe.model.adapters == "shared"
+    adapters: dict[str, str] = {role: "shared" if shared else role for role in ROLES}
+    first, *others = dict.fromkeys(adapters.values())
+    torch.manual_seed(recipe.seed)
+    if loader == "unsloth":
+        from mxa_lite.policy import unsloth
+
+        model, tokenizer = unsloth.load(recipe, folder_of(recipe.model), dtype, first)
+    else:
+        base, tokenizer = _plain_base(recipe.model, dtype)
+        try:
+            model = get_peft_model(base, lora_config(recipe.lora), adapter_name=first)
+        except ValueError as error:  # no layer of that name
+            raise InputError(f"lora.targets: {' '.join(str(error).split())[:300]}") from error
+        if accelerator():
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+    keep_differentiable(model)
+    if tokenizer.chat_template is None:
+        raise InputError(f"model.name: {recipe.model.name} has no chat template; use a chat model")
+    for name in others:
+        model.add_adapter(name, lora_config(recipe.lora))
+    ends = getattr(model.generation_config, "eos_token_id", None) or []
+    if note := set_pad(tokenizer, [ends] if isinstance(ends, int) else ends):
+        notes.append(note)
+    tokenizer.padding_side = "left"
+    policy = Policy(model, tokenizer, adapters, loader, notes, dict(recipe.model.chat_template))
+    model.set_requires_grad(list(policy.names), True)
+    policy.activate("executor")
+    return policy

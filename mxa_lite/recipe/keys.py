@@ -1,0 +1,344 @@
+"""Typed recipes: every key, its type and its default, and the checks that need no model.
+
+`recipe_file` reads the YAML. `recipes/base.yaml` explains each key; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from mxa_lite.errors import InputError
+
+Role = Literal["designer", "executor"]
+LrScheduler = Literal["constant_with_warmup", "constant", "linear", "cosine"]
+LossType = Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"]
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+COLUMNS = ("question", "answer", "tests")
+GYM = "reasoning_gym:"
+GENERATED = ("arithmetic", "arithmetic:tune")  # the second is measured on other questions
+# A test holds these to `tasks.sources`.
+TASKS = (
+    "gsm8k",
+    "math500",
+    "aime24",
+    "aime25",
+    "olympiadbench",
+    "polaris",
+    "mbpp",
+    "humaneval",
+    "apps",
+    "code_contests",
+    "livecodebench",
+)
+MOST = 2**31 - 1  # of any number: beyond lie overflows in libraries, and no recipe
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_number), Field(ge=0, le=MOST)]
+Positive = Annotated[int, BeforeValidator(_number), Field(gt=0, le=MOST)]
+Real = Annotated[float, BeforeValidator(_number), Field(ge=0, le=MOST)]
+Above = Annotated[float, BeforeValidator(_number), Field(gt=0, le=MOST)]
+Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+
+
+class Block(BaseModel):
+    """A block of keys; unknown ones are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+
+class Model(Block):
+    """The base model: `embedded`, a local folder, or a Hub id "org/name"."""
+
+    name: str = "embedded"
+    loader: Literal["auto", "unsloth", "plain"] = "auto"
+    quantization: Literal["4bit", "none"] = "4bit"
+    adapters: Literal["per_role", "shared"] = "per_role"
+    max_length: Positive = 4096  # prompt and completion together, tokens
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    chat_template: dict[str, bool | int | float | str] = {}  # arguments of apply_chat_template
+
+
+class Lora(Block):
+    """The adapters; `targets` is "all-linear" or a list of module names."""
+
+    r: Positive = 16
+    alpha: Positive = 32
+    dropout: Share = 0.0
+    targets: Annotated[str | list[str], Field(min_length=1)] = "all-linear"
+
+
+class TaskSpec(Block):
+    """Where questions come from: a known task, local files, or a weighted mix of such.
+
+    columns: our name (of COLUMNS) -> the file's column. held_out: share of a local train file that
+    is kept for evaluation when there is no `test`.
+    """
+
+    name: str | None = None
+    train: str | None = None
+    test: str | None = None
+    limit: Positive | None = None
+    columns: dict[str, str] = {}
+    kind: Literal["math", "code"] | None = None
+    held_out: Annotated[Share, Field(gt=0, lt=1)] = 0.1
+    weight: Real = 1.0  # within a mix
+    mix: list[TaskSpec] = []
+
+    @model_validator(mode="after")
+    def _is_a_source(self) -> TaskSpec:
+        if not (self.name or self.train or self.mix):
+            raise ValueError("needs a name, a train file or a mix")
+        if any(part.mix for part in self.mix):
+            raise ValueError("holds a mix within a mix")
+        if other := sorted({*self.columns} - {*COLUMNS}):
+            raise ValueError(f"columns names {other[0]!r}; allowed: {', '.join(COLUMNS)}")
+        return self
+
+
+class Lengths(Block):
+    """New tokens per completion of each role; one number sets both."""
+
+    designer: Positive = 1024
+    executor: Positive = 1024
+
+
+class Rates(Block):
+    """Peak learning rate of each role's adapter; one number sets both.
+
+    An adapter that both share takes the executor's.
+    """
+
+    designer: Real = 5e-6
+    executor: Real = 5e-6
+
+
+class Rollout(Block):
+    """The shape of the tree: M designs a question, N executions a design."""
+
+    designs: Positive = 4
+    executions: Positive = 4
+    temperature: Above = 1.0
+    max_completion_tokens: Lengths = Lengths()
+    max_calls: Positive = 32
+    max_script_chars: Positive = 20_000
+    max_tokens: Positive = 65_536  # completion tokens of one execution
+
+
+class Credit(Block):
+    """Who is paid for what; the defaults are the paper's.
+
+    pass_ratio: code tasks pay the share of passed tests, in evaluations too, not all or nothing.
+    """
+
+    executor_group: Literal["question", "design"] = "question"
+    executor_unit: Literal["trajectory", "execution"] = "trajectory"
+    format_weight: Real = 0.4
+    answer_from: Literal["reply", "any"] = "reply"
+    pass_ratio: bool = False
+
+
+class Schedule(Block):
+    """Which role learns at which step."""
+
+    mode: Literal["stagewise", "coupled", "designer_only", "executor_only"] = "stagewise"
+    first: Role = "executor"
+    period: Positive = 30
+
+
+class Train(Block):
+    """The optimizer steps; names follow Transformers' and TRL's arguments."""
+
+    steps: Count = 120
+    questions: Positive = 8
+    learning_rate: Rates = Rates()
+    warmup_steps: Count = 10
+    lr_scheduler: LrScheduler = "constant_with_warmup"  # does not change when `steps` grows
+    loss_type: LossType = "dapo"
+    clip: Real = 0.2
+    weight_decay: Real = 0.01
+    max_grad_norm: Real = 1.0
+    tokens_per_micro_batch: Positive = 8192
+    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "sgd"] = "adamw_torch"
+    save_every: Positive = 10
+    report_to: Annotated[
+        list[Literal["tensorboard", "wandb", "trackio"]],
+        BeforeValidator(lambda v: [v] if isinstance(v, str) else v),
+    ] = []
+
+
+class ColdStart(Block):
+    """The supervised warm start before RL."""
+
+    method: Literal["none", "data", "bootstrap"] = "none"
+    data: str | None = None
+    steps: Positive = 100
+    learning_rate: Real = 2e-4
+    batch_size: Positive = 8
+    rounds: Positive = 2
+    target_valid: Share = 0.8
+    questions: Positive = 64
+    seed_designs: Count = 12
+
+
+class Eval(Block):
+    """What is measured on the held-out questions, before and after; every 0 = only then."""
+
+    questions: Count = 200
+    samples: Positive = 4
+    every: Count = 0
+    greedy: bool = True
+    baselines: list[Literal["single", "self_consistency", "fixed"]] = ["single", "self_consistency"]
+    swap: bool = True
+
+
+class SandboxSpec(Block):
+    """The least isolation a run accepts, and what one script may use."""
+
+    require: Literal["rlimits", "landlock", "seccomp", "namespaces"] = "rlimits"
+    seconds: Annotated[Above, Field(le=86_400)] = 10  # a day: waits are counted in milliseconds
+    memory_mb: Positive = 512
+    disk_mb: Positive = 64
+
+
+class Recipe(Block):
+    """One run. `task` and `model` must be given; everything else has a default.
+
+    generation_tokens: most tokens (prompt and completion, padding included) of one generation
+    batch, which bounds its KV cache. gpu: a preset of memory knobs, already applied here.
+    versions: what wrote a stored recipe; never compared.
+    """
+
+    seed: Count = 1
+    method: Literal["metaagent", "single_agent"] = "metaagent"
+    model: Model
+    lora: Lora = Lora()
+    task: Annotated[TaskSpec, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]
+    rollout: Rollout = Rollout()
+    credit: Credit = Credit()
+    schedule: Schedule = Schedule()
+    train: Train = Train()
+    cold_start: ColdStart = ColdStart()
+    eval: Eval = Eval()
+    sandbox: SandboxSpec = SandboxSpec()
+    engine: Literal["waves", "continuous"] = "waves"
+    gpu: Literal["none", "8gb", "12gb", "16gb", "24gb"] = "none"
+    generation_tokens: Positive = 65_536
+    threads: Annotated[Positive, Field(le=1024)] | None = None
+    versions: dict[str, str] = {}
+
+    @property
+    def mode(self) -> str:
+        """The mode of eval.json that the method is judged by."""
+        return "single" if self.method == "single_agent" else "designed"
+
+    @model_validator(mode="after")
+    def _prompts_have_room(self) -> Recipe:
+        for role in ("designer", "executor"):
+            length = getattr(self.rollout.max_completion_tokens, role)
+            if length >= self.model.max_length:
+                raise ValueError(
+                    f"rollout.max_completion_tokens.{role} ({length}) leaves no room for a prompt"
+                    f" in model.max_length ({self.model.max_length})"
+                )
+        return self
+
+
+# Knobs of memory and speed alone: tokens of one update batch, tokens of one generation batch.
+GPU_PRESETS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "8gb": {"train": {"tokens_per_micro_batch": 2048}, "generation_tokens": 16_384},
+    "12gb": {"train": {"tokens_per_micro_batch": 4096}, "generation_tokens": 24_576},
+    "16gb": {"train": {"tokens_per_micro_batch": 8192}, "generation_tokens": 32_768},
+    "24gb": {"train": {"tokens_per_micro_batch": 16_384}, "generation_tokens": 65_536},
+}
+
+
+def is_path(name: str) -> bool:
+    """Whether a model name means a folder: "./x", "/x", "~/x", "a/b/c" or one that exists."""
+    rooted = name.startswith((".", "/", "~")) or name.count("/") > 1
+    return rooted or os.path.isdir(name)
+
+
+def check_model(recipe: Recipe, where: str) -> None:
+    """Raise InputError unless model.name can be a model; looks at the disk, not at the network."""
+    name = recipe.model.name
+    if is_path(name):
+        folder = os.path.expanduser(name)
+        if not os.path.isfile(os.path.join(folder, "config.json")):
+            found = "holds no config.json" if os.path.isdir(folder) else "does not exist"
+            raise InputError(f'{where}: model.name: the folder "{name}" {found}')
+    elif name != "embedded" and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        allowed = 'allowed: "embedded", an existing folder, or a Hub id "org/name"'
+        raise InputError(f'{where}: model.name is "{name}"; {allowed}')
+
+
+def check_name(name: str, where: str = "") -> None:
+    """Raise InputError unless a built-in or generated task has this name."""
+    names = [GENERATED[0], *TASKS]
+    if name in GENERATED or name in names or name.startswith(GYM):
+        return
+    close = difflib.get_close_matches(name, names, 1)
+    hint = f'; did you mean "{close[0]}"?' if close else ""
+    known = f"{', '.join(names)}, {GYM}NAME"
+    raise InputError(f"{where}task {name!r} is neither a data file nor one of: {known}{hint}")
+
+
+def check_data(recipe: Recipe, where: str) -> None:
+    """Raise InputError when a data file that this recipe would read is missing, or a task unknown.
+
+    A file that cannot be looked at is missing too: its name may be too long, or not a name at all.
+    """
+    start = recipe.cold_start
+    wanted = {"cold_start.data": start.data if start.method == "data" else None}
+    tasks = {"task": recipe.task} | {f"task.mix[{i}]": t for i, t in enumerate(recipe.task.mix)}
+    for key, task in tasks.items():
+        is_file = (task.name or "").lower().endswith(DATA_SUFFIXES)
+        wanted |= {f"{key}.train": task.train, f"{key}.test": task.test}
+        wanted[f"{key}.name"] = task.name if is_file else None
+        if task.name and not is_file:
+            check_name(task.name, f"{where}: {key}: ")
+    for key, path in wanted.items():
+        if path is not None and not os.path.isfile(os.path.expanduser(path)):
+            raise InputError(f'{where}: {key}: the file "{path}" does not exist')
+
+
+def check_loggers(recipe: Recipe, where: str) -> None:
+    """Raise InputError when a logger of `train.report_to` is not installed."""
+    for name in recipe.train.report_to:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"{where}: train.report_to: pip install {name}, which is not there")
+
+
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Dotted key -> value, in the order of the recipe; `versions` left out."""
+
+    def walk(value: Any, key: str) -> dict[str, Any]:
+        if not isinstance(value, dict) or not value:
+            return {key: value}
+        return {k: v for name in value for k, v in walk(value[name], f"{key}.{name}").items()}
+
+    return {k[1:]: v for k, v in walk(recipe.model_dump(exclude={"versions"}), "").items()}
+
+
+def diff(stored: Recipe, new: Recipe) -> str | None:
+    """The first key in which `new` differs; None when it may resume: `train.steps` may grow."""
+    old, fresh = flat(stored), flat(new)
+    for key in old | fresh:
+        grown = key == "train.steps" and fresh[key] >= old[key]
+        if old.get(key) != fresh.get(key) and not grown:
+            return key
+    return None

@@ -1,0 +1,49 @@
+"""`mxa-lite eval`: a trained run, baselines and fixed systems on the held-out questions."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from mxa_lite.evidence import evaluate
+from mxa_lite.tasks import load as tasks
+from mxa_lite.runs.ask import opened
+from mxa_lite.evidence.predictions import question_means
+from mxa_lite.evidence.stats import paired
+
+
+def _measured(
+    run: Path, sets: tuple[str, ...], folder: Path, own: bool
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """One run's modes and their seconds; own: the fixed systems too."""
+    with opened(run, sets) as sampler:
+        recipe = sampler.recipe
+        data = tasks.load(recipe.task, recipe.seed, training=False)
+        questions = data.test[: recipe.eval.questions]
+        fixed = own and recipe.method == "metaagent"
+        return evaluate.measure(sampler, questions, folder, fixed)
+
+
+def evaluate_run(run: Path, beside: Path | None, sets: tuple[str, ...]) -> dict[str, Any]:
+    """What `mxa-lite eval --json` prints: modes of `final`, of `with`, and paired differences.
+
+    `seconds` are per attempt. The modes of the second run are named `with_<mode>` among the
+    differences, `b - a` over the questions both answered. Predictions are kept in
+    `predictions/eval/` of the run.
+    """
+    folder = run / "predictions" / "eval"
+    final, seconds = _measured(run, sets, folder, True)
+    result: dict[str, Any] = {"final": final, "seconds": {"final": seconds}}
+    means = {mode: question_means(folder / f"{mode}.jsonl") for mode in result["final"]}
+    if beside is not None:
+        other = folder / "with"
+        result["with"], result["seconds"]["with"] = _measured(beside, sets, other, False)
+        means |= {f"with_{m}": question_means(other / f"{m}.jsonl") for m in result["with"]}
+    result["differences"] = []
+    for (a, first), (b, second) in combinations(means.items(), 2):
+        shared = [q for q in first if q in second]
+        mean, low, high = paired([first[q] for q in shared], [second[q] for q in shared])
+        entry = {"a": a, "b": b, "difference": mean, "low": low, "high": high}
+        result["differences"].append({**entry, "questions": len(shared)})
+    return result

@@ -1,0 +1,163 @@
+"""`mxa-lite serve`: a run's report, live, and a box to ask a question. This machine only.
+
+The link holds a random token; a request without it, or with another machine's `Host`, gets 404.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from mxa_lite.evidence import report
+from mxa_lite.runs.stored import stored_recipe
+from mxa_lite.errors import InputError, RunError
+
+if TYPE_CHECKING:  # torch is loaded when the first question is asked
+    from mxa_lite.runs.ask import Asked
+
+MAX_BODY = 16_000
+HEADERS = {
+    "Content-Security-Policy": "frame-ancestors 'none'",  # the rest stands in the page itself
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+Answerer = Callable[[str], "Asked"]
+
+
+class Model:
+    """A run's policy, loaded at the first question; only ever called from one thread."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self._stack = contextlib.ExitStack()
+        self._sampler: Any = None
+        self._loaded: Path | None = None
+
+    def __call__(self, text: str) -> Asked:
+        """Answer a question with the newest checkpoint."""
+        if self._sampler is None:
+            stored_recipe(self.run, checkpoint=True)  # before anything imports trl
+        from mxa_lite.runs.ask import (ask, checkpoint_of, kind_of, opened)
+
+        if self._sampler is None:
+            self._sampler = self._stack.enter_context(opened(self.run))
+        newest = checkpoint_of(self.run)
+        if newest != self._loaded:
+            self._sampler.engine.policy.load(newest)
+            self._loaded = newest
+        return ask(self._sampler, text, kind_of(self.run, self._sampler.recipe))
+
+    def close(self) -> None:
+        """Stop the sandbox."""
+        self._stack.close()
+
+
+def answer_page(asked: Asked, back: bool = False) -> str:
+    """The page of one question: answer, script, graph, transcript."""
+    packed = report.pack([asked.tree.to_json()])
+    note = f"The design failed ({asked.reason}); a single agent answers." if asked.reason else ""
+    return report.page(
+        title="A question",
+        note=note,
+        answer=(asked.tree.question.text, asked.answer or "no answer"),
+        steps=[{"label": "question", "data": packed}],
+        back=back,
+    )
+
+
+class Server(ThreadingHTTPServer):
+    """Listens on 127.0.0.1; `link` is the page's address. port 0: any free one."""
+
+    daemon_threads = True
+
+    def __init__(self, run: Path, port: int = 0, answerer: Answerer | None = None) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.run = run
+        self.answerer = answerer or Model(run)
+        self.token = secrets.token_urlsafe(18)
+        self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
+        self.link = f"http://127.0.0.1:{self.server_port}/{self.token}/"
+        self.one = ThreadPoolExecutor(1)  # pages and answers, one at a time
+        self._kept = ("", "")
+
+    def report(self) -> str:
+        """The report as it stands, made again only when the run has gone on."""
+        now = report.version(self.run)
+        if self._kept[0] != now:
+            self._kept = (now, report.render(self.run, ask="ask"))
+        return self._kept[1]
+
+    def server_close(self) -> None:
+        """Stop listening, and the model."""
+        super().server_close()
+        self.one.submit(getattr(self.answerer, "close", lambda: None)).result()
+        self.one.shutdown()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """GET `/TOKEN/` and `/TOKEN/version`, POST `/TOKEN/ask`."""
+
+    server: Server
+    server_version, sys_version = "mxa-lite", ""
+    timeout = 30
+
+    def _asked(self) -> str | None:
+        """What stands behind the token; None for a request that is not ours."""
+        token, _, rest = self.path.lstrip("/").partition("/")
+        ours = secrets.compare_digest(token.encode(), self.server.token.encode())
+        return rest if ours and self.headers.get("Host") in self.server.hosts else None
+
+    def _send(self, text: str, status: HTTPStatus = HTTPStatus.OK, kind: str = "html") -> None:
+        data = text.encode("utf-8", "replace")
+        self.send_response(status)
+        given = {"Content-Type": f"text/{kind}; charset=utf-8", "Content-Length": str(len(data))}
+        for name, value in (given | HEADERS).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        """The report, or the version of what it shows."""
+        place = self._asked()
+        if place == "":
+            try:
+                self._send(self.server.one.submit(self.server.report).result())
+            except InputError as error:  # a damaged file of the run
+                page = report.page(title="No report", note=str(error))
+                self._send(page, HTTPStatus.INTERNAL_SERVER_ERROR)
+        elif place == "version":
+            self._send(report.version(self.server.run), kind="plain")
+        else:
+            self._send("not found", HTTPStatus.NOT_FOUND, "plain")
+
+    def do_POST(self) -> None:
+        """Answer the form's question."""
+        size = self.headers.get("Content-Length", "")
+        if self._asked() != "ask":
+            self._send("not found", HTTPStatus.NOT_FOUND, "plain")
+        elif not size.isdecimal() or int(size) > MAX_BODY:
+            self._send("too long", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "plain")
+        else:
+            form = parse_qs(self.rfile.read(int(size)).decode("utf-8", "replace"))
+            work = partial(self.server.answerer, form.get("question", [""])[0])
+            try:
+                self._send(answer_page(self.server.one.submit(work).result(), back=True))
+            except (InputError, RunError) as error:
+                page = report.page(title="No answer", note=str(error), back=True)
+                self._send(page, HTTPStatus.BAD_REQUEST)
+
+    def send_error(self, code: int, *_: Any) -> None:
+        """Other methods and broken requests get what a wrong link gets."""
+        self._send("not found", HTTPStatus.NOT_FOUND, "plain")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the terminal shows the link alone."""

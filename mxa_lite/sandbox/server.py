@@ -1,0 +1,302 @@
+"""The warm fork server: started once per `Sandbox`, forks one confined process per script.
+
+Started as `python -S -s -B -P sandbox_server.py SOCKET LEVEL` with an environment of its own (not
+`-I`, which would ignore the fixed hash seed in it). It imports what scripts need, forks, reaps,
+polls disk and threads, and removes folders. It never sees a script, a message or an answer: those
+travel between the trainer and the child, so nothing of one script is in the memory of another.
+
+Control messages are JSON in packets. From the trainer: {"job", "owner", "limits"} with the child's
+end of the channel starts one, {"job"} without it kills it. To the trainer: [level, folder] once,
+then {"job", "status", "reason"} of each that has ended. It ends, and all its children with it,
+when the trainer is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+_PRELOADED = """abc ast asyncio base64 bisect calendar cmath collections concurrent.futures copy
+csv ctypes dataclasses datetime decimal enum fractions functools hashlib heapq html inspect io
+itertools json logging math numbers operator pathlib pprint queue random re statistics string
+textwrap threading time traceback types typing unicodedata uuid"""
+_MAX_THREADS = 256
+_ENTRY_BYTES = 4096  # a file without content takes room too
+_TICK = 0.05  # seconds between two looks at disk and threads
+
+
+@dataclass
+class _Child:
+    job: int
+    folder: str
+    disk_mb: int
+    owner: int | None  # the job whose tool it is
+    reason: str | None = None  # why the server killed it
+
+
+def _remove(folder: str) -> None:
+    """Removes a dead script's folder; follows no link, minds no depth and no missing right."""
+    try:
+        shutil.rmtree(folder)
+    except (OSError, RecursionError):
+        if os.path.islink(folder):
+            os.unlink(folder)
+            return
+        for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            subprocess.run([*command, folder], stderr=subprocess.DEVNULL)
+
+
+def _usage(paths: list[str], enough: int) -> int:
+    """Bytes of files and folders, up to `enough`; what cannot be looked into is enough."""
+    total = 0
+    while paths and total < enough:
+        try:
+            path = paths.pop()
+            info = os.stat(path, follow_symlinks="/fd/" in path)
+            total += info.st_blocks * 512 + _ENTRY_BYTES
+            if stat.S_ISDIR(info.st_mode):
+                with os.scandir(path) as entries:
+                    paths += [entry.path for entry in entries]
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        except OSError:  # no right, or too deep a path: nothing an honest script makes
+            return enough
+    return total
+
+
+def _unlinked(pid: int) -> list[str]:
+    """Files that a process has removed but keeps open (Linux)."""
+    folder, found = f"/proc/{pid}/fd", []
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if os.readlink(f"{folder}/{name}").endswith(" (deleted)"):
+                found.append(f"{folder}/{name}")
+    return found
+
+
+def _processes() -> dict[int, int]:
+    """Every process and its parent (Linux)."""
+    found = {}
+    for name in filter(str.isdigit, os.listdir("/proc") if sys.platform == "linux" else []):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
+            found[int(name)] = int(file.read().rpartition(")")[2].split()[1])
+    return found
+
+
+class Server:
+    """Forks and reaps; one loop, one thread."""
+
+    def __init__(self, control: socket.socket, at_most: str) -> None:
+        from mxa_lite.sandbox import child as sandbox_child
+        from mxa_lite.sandbox import confine
+
+        sandbox_child.prepare()
+        self._main = sandbox_child.main
+
+        self._control = control
+        self._parent = os.getppid()
+        self._children: dict[int, _Child] = {}
+        self._removers: dict[int, dict[str, Any]] = {}  # and what is reported when they are done
+        self._outbox: deque[bytes] = deque()
+        self._next_look = 0.0
+        confine.adopt_orphans()
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write("900")  # short of memory, the kernel ends a script and not the trainer
+        self._confiner = confine.Confiner(at_most)
+        self._folder = tempfile.mkdtemp(prefix="mxa-lite-")
+        self._wake, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._send([self._confiner.level, self._folder])
+
+    def run(self) -> None:
+        """Serves until the trainer closes the control socket or is gone."""
+        reading: list[Any] = [self._control, self._wake]
+        try:
+            while os.getppid() == self._parent:
+                wait = max(0.0, self._next_look - time.monotonic()) if self._children else 1.0
+                writing: list[Any] = [self._control] if self._outbox else []
+                ready, _, _ = select.select(reading, writing, [], wait)
+                if self._wake in ready:
+                    os.read(self._wake, 4096)
+                self._reap(os.WNOHANG)
+                if self._control in ready and not self._receive():
+                    break
+                if self._children and time.monotonic() >= self._next_look:
+                    self._look()
+                self._push()
+        finally:
+            for pid in (*self._children, *self._removers):
+                os.kill(pid, signal.SIGKILL)
+            self._reap(0)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _send(self, message: Any) -> None:
+        self._outbox.append(json.dumps(message).encode())
+        self._push()
+
+    def _push(self) -> None:
+        """Sends without waiting, else a busy trainer and this process could wait for each other."""
+        with contextlib.suppress(OSError):
+            while self._outbox:
+                self._control.send(self._outbox[0], socket.MSG_DONTWAIT)
+                self._outbox.popleft()
+
+    def _receive(self) -> bool:
+        data, fds = b"", list[int]()
+        with contextlib.suppress(OSError):
+            data, fds, _, _ = socket.recv_fds(self._control, 4096, 1)
+        if not data:
+            return False
+        message = json.loads(data)
+        job, owner = message["job"], message.get("owner")
+        if not fds:
+            for pid in self._pids(lambda child: child.job == job):
+                os.kill(pid, signal.SIGKILL)
+        elif owner is None or self._pids(lambda child: child.job == owner):
+            self._start(job, owner, message["limits"], fds[0])
+        else:  # its script has ended meanwhile
+            self._send({"job": job, "status": -signal.SIGKILL, "reason": None})
+        for fd in fds:
+            os.close(fd)
+        return True
+
+    def _pids(self, wanted: Callable[[_Child], bool]) -> list[int]:
+        return [pid for pid, child in self._children.items() if wanted(child)]
+
+    def _start(self, job: int, owner: int | None, limits: dict[str, Any], channel: int) -> None:
+        folder = os.path.join(self._folder, str(job))
+        os.mkdir(folder, 0o700)
+        me, tasks = os.getpid(), 0 if self._confiner.seccomp else len(_processes())
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._confiner.belong_to(me)
+                for name, number in (("out", 1), ("err", 2)):
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+                    os.dup2(os.open(f"{folder}.{name}", flags, 0o600), number)
+                os.dup2(channel, 3)
+                os.chdir(folder)
+                self._confiner.enter(folder, limits, tasks)
+                os.closerange(5, 1024)
+                self._main(folder)
+            except BaseException:  # nothing may come back into the server's loop
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        self._children[pid] = _Child(job, folder, limits["disk_mb"], owner)
+
+    def _reap(self, options: int) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, options)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._children:
+                self._bury(pid, status)
+            elif pid in self._removers:  # else an orphan that was adopted
+                self._send(self._removers.pop(pid))
+
+    def _bury(self, pid: int, status: int) -> None:
+        """Reports a dead child once nothing of it is left.
+
+        Files take their time to remove, seconds if there are many, so a process does that while
+        this one serves the other scripts: their time runs.
+        """
+        child = self._children.pop(pid)
+        for tool in self._pids(lambda other: other.owner == child.job):
+            os.kill(tool, signal.SIGKILL)
+            self._bury(*os.waitpid(tool, 0))
+        if not self._confiner.seccomp:
+            self._sweep(pid)
+        code = os.waitstatus_to_exitcode(status)
+        report = {"job": child.job, "status": code, "reason": child.reason}
+        try:
+            os.rmdir(child.folder)
+            self._send(report)
+        except OSError:  # it is not empty
+            self._removers[self._removing(child.folder)] = report
+
+    def _removing(self, folder: str) -> int:
+        me, pid = os.getpid(), os.fork()
+        if pid == 0:
+            try:
+                self._confiner.belong_to(me)
+                _remove(folder)
+            finally:
+                os._exit(0)
+        return pid
+
+    def _sweep(self, group: int) -> None:
+        """Ends processes that a dead script left behind: orphans became children of the server."""
+        with contextlib.suppress(OSError):
+            os.killpg(group, signal.SIGKILL)
+        while True:
+            ours = [pid for pid, parent in _processes().items() if parent == os.getpid()]
+            strays = [pid for pid in ours if pid not in {*self._children, *self._removers}]
+            if not strays:
+                return
+            for pid in strays:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+    def _look(self) -> None:
+        """Ends scripts with too much on disk or too many threads; takes about 5 % of a core."""
+        start = time.monotonic()
+        for pid, child in self._children.items():
+            child.reason = child.reason or self._excess(pid, child)
+            if child.reason:
+                os.kill(pid, signal.SIGKILL)
+        now = time.monotonic()
+        self._next_look = now + min(1.0, max(_TICK, 20 * (now - start)))
+
+    def _excess(self, pid: int, child: _Child) -> str | None:
+        with contextlib.suppress(OSError):
+            if os.stat(f"/proc/{pid}/task").st_nlink - 2 > _MAX_THREADS:
+                return f"more than {_MAX_THREADS} threads"
+        paths = [child.folder, f"{child.folder}.out", f"{child.folder}.err", *_unlinked(pid)]
+        if _usage(paths, child.disk_mb << 20) >= child.disk_mb << 20:
+            return f"more than {child.disk_mb} MB on disk"
+        return None
+
+
+def main() -> None:
+    """Takes the control socket's number and the highest level to try from the command line."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    for number in {3, 4} - {control.fileno()}:
+        os.dup2(0, number)  # taken, so that no handle a child needs lies where its own will be
+    sys.path.insert(0, os.path.abspath(f"{__file__}/../../.."))
+    for name in [*_PRELOADED.split(), "mxa_lite.sandbox.child", "mxa_lite.mas.script"]:
+        importlib.import_module(name)
+    sys.path.pop(0)
+    threading.stack_size(1 << 20)  # so that a few hundred threads fit into the memory limit
+    server = Server(control, sys.argv[2])
+    for name in ("PYTHONHASHSEED", "MALLOC_ARENA_MAX"):  # read at start; not for scripts
+        del os.environ[name]
+    gc.freeze()  # a collection in a child leaves the shared pages alone
+    server.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""One script as the trainer's side sees it: its lines checked, its calls counted, its time kept.
+
+No process and no socket here: `Run.feed` takes bytes, whatever they are, and never raises.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mxa_lite.sandbox.child import MAX_LINE, OUT_OF_MEMORY
+from mxa_lite.tree import Outcome
+
+_WIRE_BYTES = 16 << 20  # all that one script may send
+_MAX_LINES = 10_000
+_MAX_NODES = 1000
+_NAME = 200  # characters of an agent's name or a path
+_ROLES = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Per script. seconds: own time; disk_mb: over all its files, with what it prints."""
+
+    seconds: float = 10
+    memory_mb: int = 512
+    disk_mb: int = 64
+    max_calls: int = 32
+
+
+@dataclass(frozen=True)
+class Job:
+    """A script to run. kind: "math" or "code". seed: of the script's `random`."""
+
+    source: str
+    question: str
+    kind: str = "math"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CodeResult:
+    """How a plain program ended: `ok`, `crashed`, `timeout` or `memory`.
+
+    exit_code is negative for a signal; 0 alone does not say that the program ran to its last line.
+    """
+
+    stdout: str
+    stderr: str
+    exit_code: int
+    outcome: Outcome
+
+    @classmethod
+    def of(cls, ended: Ended, status: int) -> CodeResult:
+        """From the end of a program, which neither calls nor answers."""
+        silent = ended.outcome in (Outcome.NO_ANSWER, Outcome.NO_CALLS)
+        return cls(ended.stdout, ended.stderr, status, Outcome.OK if silent else ended.outcome)
+
+    def as_reply(self) -> str:
+        """What a script's tool returns."""
+        if self.outcome is Outcome.OK:
+            return self.stdout
+        last = self.stderr.strip().splitlines()[-1:] or [str(self.outcome)]
+        return f"{self.stdout}error: {last[0]}"
+
+
+@dataclass(frozen=True)
+class CallRequest:
+    """A call that waits for a reply. number: how often this path has called before, from 0."""
+
+    job: int
+    id: int
+    agent: str
+    path: str
+    number: int
+    messages: list[dict[str, str]]
+    temperature: float | None
+
+
+@dataclass(frozen=True)
+class ToolRequest:
+    """A Python program the script wants run."""
+
+    id: int
+    code: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a script ended. message: the answering message, as sent; seconds: its own time; wall:
+    from when the server was given it until it was reaped."""
+
+    job: int
+    outcome: Outcome
+    message: str | None
+    nodes: list[dict[str, Any]]
+    stdout: str
+    stderr: str
+    error: str | None
+    seconds: float
+    wall: float
+
+
+Done = Callable[[Ended, int], None]  # how it ended, and its exit status
+
+
+class _Broken(Exception):
+    """A line is not what the client sends."""
+
+
+def _text(value: Any, limit: int = MAX_LINE) -> str:
+    """A string of the script, fit for UTF-8 files."""
+    if not isinstance(value, str):
+        raise _Broken("a text is missing")
+    return value[:limit].encode("utf-8", "replace").decode("utf-8")
+
+
+def _optional(value: Any, limit: int = MAX_LINE) -> str | None:
+    return None if value is None else _text(value, limit)
+
+
+def _messages(value: Any) -> list[dict[str, str]]:
+    if not isinstance(value, list) or not 0 < len(value) <= 1000:
+        raise _Broken("messages are no list")
+    if not all(isinstance(m, dict) and m.get("role") in _ROLES for m in value):
+        raise _Broken("a message without a role")
+    return [{"role": m["role"], "content": _text(m.get("content"))} for m in value]
+
+
+def _temperature(value: Any) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise _Broken("a temperature is no number")
+    return min(max(float(value), 0.0), 5.0)
+
+
+def _node(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not isinstance(value.get("parents"), list):
+        raise _Broken("a node is no record")
+    node: dict[str, Any] = {key: _text(value.get(key), _NAME) for key in ("name", "kind", "path")}
+    node["parents"] = [_text(parent, _NAME) for parent in value["parents"][:100]]
+    return node | {key: _optional(value.get(key)) for key in ("output", "error")}
+
+
+@dataclass
+class Run:
+    """A queued or started script or program. `done` gets its end and its exit status."""
+
+    number: int
+    spec: dict[str, Any]  # the first line it is sent
+    limits: Limits
+    done: Done
+    owner: int | None = None  # of a tool: the script that asked for it
+    started: float = 0.0
+    used: float = 0.0
+    since: float | None = None  # the clock runs since then; None while it waits for the model
+    verdict: Outcome | None = None  # decided before it ended by itself: it is being killed
+    error: str | None = None
+    message: str | None = None
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+    calls: int = 0
+    replied: int = 0  # calls that got their reply
+    sent: int = 0  # replies of any kind
+    pending: set[int] = field(default_factory=set)  # ids of calls without a reply
+    tools: set[int] = field(default_factory=set)  # ids of tool requests without a reply
+    tool_runs: int = 0
+    ended: bool = False  # it has told its end
+    _unread: bytearray = field(default_factory=bytearray)
+    _received: int = 0
+    _lines: int = 0
+    _numbers: Counter[str] = field(default_factory=Counter)
+
+    def seconds(self, now: float) -> float:
+        """Own time so far."""
+        return self.used + (max(0.0, now - self.since) if self.since is not None else 0.0)
+
+    def pause(self, now: float) -> None:
+        """Stops the clock."""
+        self.used, self.since = self.seconds(now), None
+
+    def fail(self, outcome: Outcome, error: str) -> None:
+        """Decides the outcome, unless it is decided already."""
+        if self.verdict is None:
+            self.verdict, self.error = outcome, error
+
+    def feed(self, data: bytes, now: float) -> list[CallRequest | ToolRequest]:
+        """Takes what the script sent; returns its valid requests.
+
+        Anything else than the client's lines makes it `crashed`, one call too many `call_budget`:
+        of such a round nothing is returned, so nothing is generated for it.
+        """
+        requests: list[CallRequest | ToolRequest] = []
+        self._unread += data if self._open() else b""
+        self._received += len(data)
+        try:
+            while self._open() and (end := self._unread.find(b"\n")) >= 0:
+                self._lines += 1
+                if end > MAX_LINE or self._lines > _MAX_LINES:
+                    raise _Broken("too much")
+                line = json.loads(self._unread[:end])
+                del self._unread[: end + 1]
+                requests += self._line(line, now)
+            if len(self._unread) > MAX_LINE or self._received > _WIRE_BYTES:
+                raise _Broken("too much")
+        except (_Broken, ValueError, RecursionError) as error:
+            self.fail(Outcome.CRASHED, f"broken protocol: {error}"[:_NAME])
+        return requests if self._open() else []
+
+    def _open(self) -> bool:
+        return self.verdict is None and not self.ended
+
+    def _line(self, line: Any, now: float) -> list[CallRequest | ToolRequest]:
+        kind = line.get("t") if isinstance(line, dict) else None
+        if kind in ("call", "tool"):
+            ident = line.get("id")
+            if type(ident) is not int or ident in self.pending or ident in self.tools:
+                raise _Broken("a request without an id of its own")
+            if self.spec["program"]:
+                raise _Broken("a program has no agents and no tools")
+            if kind == "tool":
+                self.tool_runs += 1
+                return [ToolRequest(ident, _text(line.get("code")))]
+            return self._call(ident, line)
+        if kind == "wait":
+            # older than our last reply, or with nothing to wait for: it computes
+            if line.get("seen") == self.sent and self.pending and not self.tools:
+                self.pause(now)
+        elif kind == "node":
+            self.nodes += [_node(line.get("node"))] if len(self.nodes) < _MAX_NODES else []
+        elif kind == "answer":
+            message = _text(line.get("message"))
+            self.message = message if self.message is None else self.message
+        elif kind == "end":
+            self.error = _optional(line.get("error"), 2000)
+            self.ended = True
+        else:
+            raise _Broken("an unknown line")
+        return []
+
+    def _call(self, ident: int, line: dict[str, Any]) -> list[CallRequest | ToolRequest]:
+        agent, path = _text(line.get("agent"), _NAME), _text(line.get("path"), _NAME)
+        messages, warmth = _messages(line.get("messages")), _temperature(line.get("temperature"))
+        if self.calls >= self.limits.max_calls:
+            self.fail(Outcome.CALL_BUDGET, f"call budget: more than {self.calls} calls")
+            return []
+        self.calls += 1
+        self.pending.add(ident)
+        self._numbers[path] += 1
+        number = self._numbers[path] - 1
+        return [CallRequest(self.number, ident, agent, path, number, messages, warmth)]
+
+    def outcome(self, status: int, reason: str | None) -> tuple[Outcome, str | None]:
+        """Why the dead script ended, and its last line.
+
+        status: exit code, negative for a signal; reason: why the server killed it, if it did.
+        """
+        if self.verdict is not None:
+            return self.verdict, self.error
+        if reason is not None:
+            return Outcome.MEMORY, reason
+        if self.error is not None:
+            memory = self.error.startswith("MemoryError")
+            return Outcome.MEMORY if memory else Outcome.CRASHED, self.error
+        if status == -signal.SIGXCPU:
+            return Outcome.TIMEOUT, "timeout: processor time"
+        if status == OUT_OF_MEMORY:
+            return Outcome.MEMORY, "MemoryError"
+        if status != 0:
+            return Outcome.CRASHED, f"the process ended with status {status}"
+        if self.message is None or not self.ended:
+            return Outcome.NO_ANSWER, None
+        return Outcome.OK if self.replied else Outcome.NO_CALLS, None

@@ -1,0 +1,167 @@
+"""Strict graders: a verdict says what was shown, and what is not shown is not paid.
+
+Math answers are compared as exact values (`grade_math`), programs by their unit tests in the
+sandbox (`grade_code`). An empty answer, a test that does not parse and a missing test are false.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mxa_lite.errors import InputError
+from mxa_lite.mas import answers
+from mxa_lite.sandbox.box import Limits, Sandbox
+from mxa_lite.tasks import grade_code, grade_math
+from mxa_lite.tasks.rows import Row, read
+from mxa_lite.tree import Question
+
+_YES_NO = ("True", "False", "Yes", "No", "yes", "no")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """correct: 1.0 or 0.0, or the share of passed tests where that was asked for."""
+
+    correct: float
+    reason: str
+
+
+class Grader:
+    """Grades answers; starts its worker and its sandbox when one is first needed.
+
+    sandbox_require: the least sandbox level. ratio: pay the share of passed tests instead of all
+    or nothing. seconds: limit of one comparison. limits: of one program under test.
+    """
+
+    def __init__(
+        self,
+        sandbox_require: str = "rlimits",
+        *,
+        ratio: bool = False,
+        seconds: float = 5.0,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> None:
+        self._require, self._limits, self._ratio = sandbox_require, limits, ratio
+        self._worker = grade_math.Worker(seconds)
+        self._scorer = grade_math.Worker(seconds, "reasoning_gym")
+        self._sandbox: Sandbox | None = None
+        self._seen: dict[str, float] = {}  # request -> what the worker said
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the worker and the sandbox."""
+        self._worker.close()
+        self._scorer.close()
+        if self._sandbox is not None:
+            self._sandbox.close()
+            self._sandbox = None
+
+    def grade(self, question: Question, answer: str) -> Verdict:
+        """The verdict on one answer: a whole reply or what was extracted from it."""
+        return self.grade_many([(question, answer)])[0]
+
+    def grade_many(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
+        """Verdicts in order; the programs of all code answers run side by side."""
+        code = [pair for pair in pairs if pair[0].kind == "code" and pair[1].strip()]
+        graded = iter(self._code(code))
+        return [
+            Verdict(0.0, "empty answer")
+            if not answer.strip()
+            else next(graded)
+            if question.kind == "code"
+            else self._math(question, answer)
+            for question, answer in pairs
+        ]
+
+    def _math(self, question: Question, answer: str) -> Verdict:
+        gold, place = question.gold, question.meta.get("gym")
+        if gold is None and not place:
+            return Verdict(0.0, "no gold answer")
+        choices = bool(question.meta.get("choices"))
+        same = False if gold is None else grade_math.compare(gold, answer, choices)
+        # its scorers misread numbers, and one takes any text for True
+        plain = gold is not None and (grade_math.number(gold) is not None or gold in _YES_NO)
+        if place and same is not True and not plain:
+            final = grade_math.final(answer)
+            return self._ask({"gym": place, "question": question.text, "answer": final})
+        if isinstance(same, list):
+            return self._ask({"pairs": same})
+        return Verdict(float(same), "equal" if same else "different")
+
+    def _ask(self, request: dict[str, Any]) -> Verdict:
+        key = json.dumps(request)
+        if key not in self._seen:
+            worker = self._scorer if "gym" in request else self._worker
+            self._seen[key] = worker.ask(request)
+        return Verdict(self._seen[key], "equal" if self._seen[key] == 1 else "not shown equal")
+
+    def _code(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
+        passed: list[list[bool]] = [[] for _ in pairs]
+        waiting = {
+            i: grade_code.passes(question, answers.extract(answer, "code"), self._ratio)
+            for i, (question, answer) in enumerate(pairs)
+        }
+        results: dict[int, Any] = {}
+        while waiting:
+            asked: dict[int, grade_code.Programs] = {}
+            for i, grading in list(waiting.items()):
+                try:
+                    asked[i] = grading.send(results.get(i))
+                except StopIteration as end:
+                    passed[i] = end.value
+                    del waiting[i]
+                except (SyntaxError, ValueError, RecursionError):  # of a test, never of the answer
+                    del waiting[i]
+            if asked and self._sandbox is None:
+                self._sandbox = Sandbox(self._limits, self._require)
+            programs = [program for batch in asked.values() for program in batch]
+            ended = iter(self._sandbox.run_codes(programs) if self._sandbox else [])
+            results = {i: [next(ended) for _ in batch] for i, batch in asked.items()}
+        return [self._share(tests) for tests in passed]
+
+    def _share(self, passed: list[bool]) -> Verdict:
+        if not passed:
+            return Verdict(0.0, "no test could be run")
+        share = sum(passed) / len(passed)
+        reason = f"{sum(passed)} of {len(passed)} tests passed"
+        return Verdict(share if self._ratio else float(share == 1), reason)
+
+
+def grade_file(path: str | Path, sandbox_require: str = "rlimits") -> list[bool]:
+    """Verdicts for the lines `{"task", "gold" or "tests", "answer"}` of a JSONL file, in order.
+
+    tests: list of asserts or of {"input", "output"}. Optional: "setup" (code before the asserts),
+    "choices" (multiple choice). Raises InputError with the number of a line that is not such.
+    """
+    pairs = []
+    for number, row in read(str(path)):
+        try:
+            pairs.append(_pair(row))
+        except ValueError as error:
+            raise InputError(f"{path} line {number}: {error}") from error
+    with Grader(sandbox_require) as grader:
+        return [verdict.correct == 1 for verdict in grader.grade_many(pairs)]
+
+
+def _pair(row: Row | None) -> tuple[Question, str]:
+    if row is None:
+        raise ValueError("not JSON, or not a JSON object")
+    missing = [key for key in ("task", "answer") if key not in row]
+    if missing or not {"gold", "tests"} & row.keys():
+        raise ValueError(f"no {' or '.join(missing) or 'gold or tests'!r}")
+    tests, gold, answer = row.get("tests"), row.get("gold"), row["answer"]
+    if tests is not None and not (isinstance(tests, list) and all(map(grade_code.is_test, tests))):
+        raise ValueError("'tests' is not a list of asserts or of {'input', 'output'}")
+    meta = {"setup": str(row.get("setup") or ""), "choices": bool(row.get("choices"))}
+    kind, gold = "math" if tests is None else "code", None if gold is None else str(gold)
+    question = Question("", "", str(row["task"]), kind, gold, tests or [], meta)
+    return question, "" if answer is None else str(answer)

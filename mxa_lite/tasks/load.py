@@ -1,0 +1,113 @@
+"""Questions: built-in tasks, local files, mixtures; train and test never share a question."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mxa_lite.errors import InputError
+from mxa_lite.recipe.keys import GENERATED, GYM, check_name
+from mxa_lite.tasks import arithmetic, gym, sources
+from mxa_lite.tasks.rows import SUFFIXES, Rows, collect, read
+from mxa_lite.tree import Question
+
+if TYPE_CHECKING:
+    from mxa_lite.recipe.keys import TaskSpec
+
+TRAIN_SIZE, TEST_SIZE = 4000, 400  # of generated tasks, unless task.limit is smaller
+_TEST_SEED = 1_000_003  # generated test questions are the same in every run
+
+
+@dataclass
+class TaskSet:
+    """Questions to train on and to report. weights: each training question's chance, sum 1."""
+
+    train: list[Question]
+    test: list[Question]
+    notes: list[str] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+
+def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
+    """The questions of a recipe's task; those to report do not depend on `seed`.
+
+    A part of a mix with weight 0 is only reported. training: False for an evaluation, which needs
+    no training questions. Raises InputError: one sentence naming the file, the task or the key.
+    """
+    parts = list(task.mix) or [task]
+    found = [_load(part, task, seed, training and part.weight > 0) for part in parts]
+    seen = {question.id: question for one in found for question in one.test}
+    whole = TaskSet([], list(seen.values()), [note for one in found for note in one.notes])
+    for part, one in zip(parts, found, strict=True):
+        fresh = [question for question in one.train if question.id not in seen]
+        if len(fresh) < len(one.train):
+            shared = f"{len(one.train) - len(fresh)} training questions also stand elsewhere"
+            whole.notes.append(f"{part.name or part.train}: {shared}; removed")
+        seen |= {question.id: question for question in fresh}
+        whole.train += fresh
+        whole.weights += [part.weight / len(fresh) for _ in fresh]
+    if training and not whole.train:
+        name = task.name or task.train or "mix"
+        why = f" ({'; '.join(whole.notes)})" if whole.notes else ""
+        raise InputError(f"task {name!r} has no training questions{why}; give task.train")
+    total = sum(whole.weights)
+    whole.weights = [weight / total for weight in whole.weights]
+    return whole
+
+
+def _load(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet:
+    """One part; `above` is the mix it stands in, or itself."""
+    name, train, test = task.name or "", task.train, task.test
+    limit = task.limit or above.limit
+    if name in GENERATED or name.startswith(GYM):
+        return _generated(name, seed, limit, training)
+    if name.lower().endswith(SUFFIXES):
+        name, train = "", train or name
+    if name:
+        check_name(name)
+    source = sources.SOURCES.get(name)
+    if source and not train:
+        train, test = source.train, test or source.test
+    hold_out = not test and (train not in sources.PLACES or task is above)
+    notes: list[str] = []
+    learn = _questions(task, name, train, notes) if train and (training or hold_out) else []
+    report = _questions(task, name, test, notes) if test else []
+    if hold_out:
+        learn.sort(key=lambda question: question.id)
+        count = max(1, min(round(task.held_out * len(learn)), len(learn) - 1))
+        report, learn = learn[:count], learn[count:]
+        parts = f"{train}: {len(report)} of {len(report) + len(learn)} questions held out"
+        notes.append(f"{parts} for evaluation, chosen by hash, and removed from training")
+    return TaskSet(learn[:limit] if training else [], report[:limit], notes)
+
+
+def _questions(task: TaskSpec, name: str, place: str, notes: list[str]) -> list[Question]:
+    """Questions of a local file or of a split on the Hub."""
+    rows: Rows = sources.from_hub(name, place) if place in sources.PLACES else read(place)
+    by_shape = partial(sources.by_shape, kind=task.kind)
+    convert = sources.SOURCES[name].convert if name else by_shape
+    if place not in sources.PLACES and (task.columns or task.kind == "math"):
+        convert = partial(sources.generic, columns=task.columns, kind=task.kind)
+    questions, bad = collect(rows, convert, place)
+    notes += bad
+    return [replace(question, task=name or Path(place).stem) for question in questions]
+
+
+def _generated(name: str, seed: int, limit: int | None, training: bool) -> TaskSet:
+    made: dict[str, list[Question]] = {"train": [], "test": []}
+    for split, start, size in (("train", seed, TRAIN_SIZE), ("test", _TEST_SEED, TEST_SIZE)):
+        if split == "train" and not training:
+            continue
+        count = min(limit or size, size)
+        if name.startswith(GYM):
+            rows = gym.rows(name.removeprefix(GYM), start, count)
+        else:
+            place = "tune" if (name, split) == ("arithmetic:tune", "test") else split
+            problems = itertools.islice(arithmetic.stream(place, start), count)
+            rows = enumerate(({"text": text, "gold": gold} for text, gold, _ in problems), 1)
+        questions, _ = collect(rows, lambda row: sources.math(**row), name)
+        made[split] = [replace(question, task=name) for question in questions]
+    return TaskSet(made["train"], made["test"])

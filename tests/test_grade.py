@@ -1,0 +1,290 @@
+"""Graders: the corpus, and every way to be paid for a program that is wrong."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mxa_lite.errors import InputError, RunError
+from mxa_lite.sandbox.box import Limits
+from mxa_lite.tasks import grade_math
+from mxa_lite.tasks.grade import Grader, grade_file
+from mxa_lite.tree import Question
+
+CORPUS = [json.loads(line) for line in (Path(__file__).parent / "grader_corpus.jsonl").open()]
+
+
+def math(gold: str | None, **meta: Any) -> Question:
+    return Question("q", "?", "math", "math", gold, meta=meta)
+
+
+def code(*tests: Any, **meta: Any) -> Question:
+    return Question("q", "?", "code", "code", None, list(tests), meta)
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[Grader]:
+    with Grader(seconds=2, limits=Limits(seconds=2, memory_mb=256)) as shared:
+        yield shared
+
+
+@pytest.mark.slow
+def test_the_corpus_is_agreed_with_in_full(grader: Grader) -> None:
+    assert len({(row["gold"], row["answer"]) for row in CORPUS}) >= 300
+    pairs = [(math(row["gold"], choices=row.get("choices")), row["answer"]) for row in CORPUS]
+    verdicts = grader.grade_many(pairs)
+    wrong = [
+        (row["gold"], row["answer"])
+        for row, verdict in zip(CORPUS, verdicts, strict=True)
+        if verdict.correct != row["verdict"]
+    ]
+    assert wrong == []
+
+
+def test_a_thousand_integers_are_graded_without_a_worker_in_well_under_a_second() -> None:
+    with Grader() as fresh:
+        start = time.perf_counter()
+        verdicts = fresh.grade_many([(math(str(n)), f"\\boxed{{{n}}}") for n in range(1000)])
+        assert time.perf_counter() - start < 0.7
+        assert all(verdict.correct for verdict in verdicts)
+        assert fresh._worker._process is None
+
+
+def test_a_comparison_that_hangs_is_false_and_the_next_one_works(grader: Grader) -> None:
+    assert grader.grade(math("7"), "8^{8^{8^{8}}}").correct == 0
+    assert grader.grade(math("\\sqrt{8}"), "2\\sqrt{2}").correct == 1
+
+
+def test_a_fresh_worker_has_the_limit_of_any_other() -> None:
+    with Grader(seconds=1) as fresh:
+        fresh.grade(math("\\sqrt{8}"), "x")  # its imports take what they take
+        start = time.perf_counter()
+        for top in "89":  # the second meets a worker that has just been replaced
+            assert fresh.grade(math("7"), f"9^{{9^{{9^{top}}}}}").correct == 0
+        assert time.perf_counter() - start < 30
+
+
+def test_a_worker_that_does_not_start_is_an_error_and_no_wrong_answer() -> None:
+    with pytest.raises(RunError, match="does not start"):
+        grade_math.Worker(1, "no_such_module").ask({"pairs": [["1", "1"]]})
+
+
+def test_a_worker_works_under_a_lower_memory_limit() -> None:
+    source = (
+        "import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
+        "from mxa_lite.tasks import grade_math\nworker = grade_math.Worker(5)\n"
+        "print(worker.ask({'pairs': [['2', '2']]}))\nworker.close()"
+    )
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "1.0\n"
+
+
+def test_a_hanging_worker_ends_when_nobody_is_left_to_end_it() -> None:
+    source = "from mxa_lite.tasks import grade_math as g; g._ALONE = 1; g.main()"
+    request = json.dumps({"pairs": [["7", "9^{9^{9^{9}}}"]]}) + "\n"
+    command = [sys.executable, "-c", source, "math_verify"]
+    done = subprocess.run(command, input=request, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGALRM
+
+
+def test_a_question_without_a_gold_answer_pays_nothing(grader: Grader) -> None:
+    assert grader.grade(math(None), "7").correct == 0
+
+
+ADD = code("assert add(1, 2) == 3", "assert add(2, 2) == 4", "assert add(-1, 5) == 4")
+CLOSE = code(
+    "import math\nassert math.isclose(root(2), 1.4142135, rel_tol=1e-6)",
+    "assert not root(0)",
+    "assert abs(root(4) - 2) < 1e-9",
+    "assert root(9) in (3, -3)",
+)
+CHECK = code(
+    "def check(candidate):\n    assert candidate([1, 2]) == [2, 1]\n"
+    "    for n in range(20):\n        assert candidate([n, 0]) == [0, n]\n"
+    "    assert candidate(candidate([1, 5])) == [1, 5]\ncheck(rev)",
+    before="from typing import List\n",
+)
+SUM = code({"input": "1 2\n", "output": "3\n"}, {"input": "4 5", "output": "9"})
+
+PASSES = [
+    (ADD, "def add(a, b): return a + b"),
+    (ADD, "Here it is:\n```python\ndef add(a, b):\n    return a + b\n```"),
+    (ADD, "<solution>\ndef add(a, b): return a + b\n</solution> and done"),
+    (ADD, "if __name__ == '__main__':\n    input()\ndef add(a, b): return print(a) or a + b"),
+    (CLOSE, "def root(x): return x ** 0.5"),
+    (CHECK, "def rev(x: List[int]): return x[::-1]"),
+    (SUM, "a, b = map(int, input().split())\nprint(a + b)"),
+    (SUM, "import sys\na, b = sys.stdin.read().split()\nprint('', int(a) + int(b))\nsys.exit(0)"),
+    (code("assert sum(1, 2) == 3"), "def sum(a, b): return a + b"),
+    (code("assert f(1) == {'a': [1, (2,)], 3: {1}}"), "def f(x): return {3: {1}, 'a': [1, (2,)]}"),
+    (code("assert f() == float('inf')"), "def f(): return 1e999"),
+    (code("assert f(root) == 3", setup="root = Node(3)"),
+     "class Node:\n    def __init__(self, v): self.v = v\ndef f(n): return n.v"),
+    (code("assert len(Stack().push(1).items) == 1"),
+     "class Stack:\n    items = []\n    def push(self, x):\n        self.items.append(x)\n"
+     "        return self"),
+    (code("assert f(2) == 4"),
+     "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\n"
+     "class P:\n    x: int\ndef f(x): return P(x).x * 2"),
+    (code("assert list(f(3)) == [0, 1, 2]", "assert f(3)[1] == 1"), "def f(n): return range(n)"),
+    (code("assert sorted(f()) == [1, 2]"), "def f(): return {2: 0, 1: 0}.keys()"),
+    (code("try:\n    f(-1)\n    assert False\nexcept ValueError:\n    pass"),
+     "def f(x):\n    raise ValueError"),
+    (ADD, "```python\ndef add(a, b):\n    return a + b\n```\nIt prints:\n```\n3\n```"),
+]  # fmt: skip
+
+EQUAL = (
+    "class Any:\n    def __eq__(self, other): return True\n    def __hash__(self): return 1\n"
+    "    def __bool__(self): return True\n    def __float__(self): return 1.4142135\n"
+)
+FRAMES = """
+import gc, sys
+def look():
+    frame = sys._getframe()
+    while frame:
+        yield from (*frame.f_locals.values(), *frame.f_globals.values(), *frame.f_code.co_consts)
+        frame = frame.f_back
+    yield from gc.get_objects()
+def add(a, b):
+    for text in look():
+        if isinstance(text, str) and "==" in text and "add(" in text and text[-1].isdigit():
+            return int(text.rpartition("==")[2])
+    return 0
+"""
+MARK = '\'\\x1evalues ["3", "4", "4"]\''
+CHEATS = {
+    "wrong": (ADD, "def add(a, b): return a - b"),
+    "one test right": (ADD, "def add(a, b): return 3"),
+    "empty": (ADD, " \n"),
+    "does not parse": (ADD, "def add(a, b:"),
+    "raises": (ADD, "raise ValueError"),
+    "exits": (ADD, "import sys\nsys.exit(0)"),
+    "exits at once": (ADD, "import os\nos._exit(0)"),
+    "exits when called": (ADD, "def add(a, b):\n    raise SystemExit(0)"),
+    "claims": (ADD, "print('3 of 3 tests passed')"),
+    "equal to all": (ADD, EQUAL + "def add(a, b): return Any()"),
+    "an int with its own text": (
+        ADD,
+        "class I(int):\n    def __eq__(self, o): return True\n    def __repr__(self): return '3'\n"
+        "def add(a, b): return I(0)",
+    ),
+    "looks into frames": (ADD, FRAMES),
+    "patches": (ADD, "import builtins, json\nbuiltins.AssertionError = None\njson.dumps = print\n"),
+    "answers for the probe, wrongly": (
+        ADD,
+        f"print({MARK.replace('4', '5')})\nraise SystemExit(0)",
+    ),
+    "never ends": (ADD, "while True: pass"),
+    "too large": (ADD, "def add(a, b): return 'x' * 10**9"),
+    "endless value": (ADD, "def add(a, b):\n    x = []\n    x.append(x)\n    return x"),
+    "no number": (ADD, "def add(a, b): return float('nan')"),
+    "close by claim": (CLOSE, EQUAL + "def root(x): return Any()"),
+    "not close": (CLOSE, "def root(x): return x"),
+    "check by claim": (CHECK, EQUAL + "def rev(x): return Any()"),
+    "check, wrong": (CHECK, "def rev(x): return x"),
+    "check, missing": (CHECK, "def reverse(x): return x[::-1]"),
+    "prints a constant": (SUM, "print(3)"),
+    "prints more": (SUM, "a, b = map(int, input().split())\nprint(a + b, 'done')"),
+    "fails after printing": (SUM, "a, b = map(int, input().split())\nprint(a + b)\n1 / 0"),
+    "no tests": (code(), "x = 1"),
+    "tests that ask nothing": (code("assert True", "x = 1"), "x = 1"),
+    "a test that does not parse": (code("assert f( == 3"), "def f(): return 3"),
+    "a test without an assert": (code("add(1, 2) == 3"), "def add(a, b): return 4"),
+    "one test without an assert": (code("assert add(1, 2) == 3", "add(2, 2) == 4"), "add = max"),
+    "a test that is always true": (code("assert (f() == 3, 'text')"), "def f(): return 4"),
+    "raises, and only None is wrong": (code("assert f(1) is not None"), "def f(x): raise OSError"),
+    "missing, and only None is wrong": (code("assert f(1) is not None"), "x = 1"),
+    "raises, and any type will do": (code("assert not isinstance(f(), int)"), "def f(): 1 / 0"),
+    "raises another exception": (
+        code("try:\n    f(-1)\n    assert False\nexcept ValueError:\n    pass"),
+        "def f(x):\n    raise TypeError",
+    ),
+    "does not raise": (
+        code("try:\n    f(-1)\n    assert False\nexcept ValueError:\n    pass"),
+        "def f(x): return x",
+    ),
+    "an unknown name in a signature": (ADD, "def add(a: List[int], b): return a + b"),
+    "one bad test of two": (code("assert f() == 3", "assert f( == 3"), "def f(): return 3"),
+}
+
+
+def test_right_programs_pass(grader: Grader) -> None:
+    verdicts = grader.grade_many(PASSES)
+    assert [answer for (_, answer), v in zip(PASSES, verdicts, strict=True) if v.correct != 1] == []
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_no_wrong_program_is_paid(grader: Grader, name: str) -> None:
+    assert grader.grade(*CHEATS[name]).correct == 0
+
+
+def test_the_expected_values_never_enter_the_process_of_the_answer(grader: Grader) -> None:
+    from mxa_lite.tasks import grade_code
+
+    question = code("assert f(1) == 'secret-1'", "assert f(2) in ('secret-2',)")
+    (source, stdin), = grade_code.passes(question, "def f(x): return x").send(None)  # fmt: skip
+    assert "f(1)" in source and "f(2)" in source
+    assert "secret" not in source + stdin
+
+
+def test_the_pass_ratio_is_an_option() -> None:
+    with Grader(ratio=True) as partial:
+        assert partial.grade(ADD, "def add(a, b): return 4").correct == pytest.approx(2 / 3)
+        assert partial.grade(SUM, "print(9)").correct == 0.5
+        assert partial.grade(SUM, "print(9)").reason == "1 of 2 tests passed"
+
+
+def lines(path: Path, *rows: Any) -> Path:
+    text = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows)
+    path.write_text(text + "\n")
+    return path
+
+
+def test_grade_file_gives_one_verdict_per_line_in_order(tmp_path: Path) -> None:
+    asserts = ["assert f(2) == 4"]
+    path = lines(
+        tmp_path / "a.jsonl",
+        {"task": "gsm8k", "gold": "1 + 1\n#### 1,234", "answer": "\\boxed{5} then \\boxed{1234}"},
+        {"task": "gsm8k", "gold": "1234", "answer": "1235"},
+        {"task": "mbpp", "tests": asserts, "answer": "def f(x): return x * x"},
+        {"task": "mbpp", "tests": asserts, "answer": "def f(x): return x"},
+        {"task": "own", "tests": [{"input": "a", "output": "a"}], "answer": "print(input())"},
+        {"task": "gsm8k", "gold": 3, "answer": ""},
+        {"task": "gsm8k", "gold": 3, "answer": 3},
+        {"task": "gsm8k", "gold": 3, "answer": None},
+        {"task": "own", "gold": "B", "answer": "b) seven", "choices": True},
+        {"task": "own", "gold": "a\u2028b", "answer": "a\u2028b"},
+    )
+    want = [True, False, True, False, True, False, True, False, True, True]
+    assert grade_file(path) == want
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ("{not json", "not JSON"),
+        ("[]", "not a JSON object"),
+        ("", "not JSON"),
+        ({"task": "t", "gold": "1"}, "no 'answer'"),
+        ({"gold": "1", "answer": "1"}, "no 'task'"),
+        ({"task": "t", "answer": "1"}, "no 'gold or tests'"),
+        ({"task": "t", "answer": "1", "tests": "assert f()"}, "'tests' is not a list"),
+        ({"task": "t", "answer": "1", "tests": [{"input": "1"}]}, "'tests' is not a list"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_number(tmp_path: Path, bad: Any, said: str) -> None:
+    good = {"task": "t", "gold": "1", "answer": "1"}
+    with pytest.raises(InputError, match=rf"a\.jsonl line 2: .*{said}"):
+        grade_file(lines(tmp_path / "a.jsonl", good, bad, good))
+
+
+def test_an_unreadable_file_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        grade_file(tmp_path / "none.jsonl")
