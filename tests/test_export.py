@@ -13,9 +13,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mxa_lite import embedded
+from mxa_lite import policy as policies
 from mxa_lite.cli import cli
 from mxa_lite.cli.console import run_command
-from mxa_lite import policy as policies
 from mxa_lite.policy.load import load
 from mxa_lite.recipe import file as recipe_file
 

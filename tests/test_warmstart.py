@@ -12,8 +12,8 @@ from conftest import small
 from mxa_lite import embedded
 from mxa_lite.errors import InputError
 from mxa_lite.learn.warmstart import read_chats, rows, warm_start
-from mxa_lite.policy.load import load
 from mxa_lite.policy.generate import Engine
+from mxa_lite.policy.load import load
 
 CHAT = [
     {"role": "system", "content": "Answer at once."},

@@ -172,7 +172,7 @@ def export(
     if target.is_dir() and any(target.iterdir()):
         raise InputError(f"--{form} {target}: is not an empty folder")
     recipe = stored_recipe(run, sets, checkpoint=True)
-    from mxa_lite.policy import GET_UNSLOTH, unsloth_first, unsloth_installed
+    from mxa_lite.policy import GET_UNSLOTH, unsloth_installed
 
     if form == "gguf":
         if not unsloth_installed():
@@ -191,7 +191,7 @@ def export(
 @json_option
 def bench(model: str, sets: tuple[str, ...], as_json: bool) -> None:
     """This machine's rollout, sandbox and update speed, as ratios; takes some minutes."""
-    from mxa_lite.policy import GET_UNSLOTH, unsloth_first, unsloth_installed
+    from mxa_lite.policy import unsloth_first
     from mxa_lite.recipe import file as recipe_file
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler says when it starts

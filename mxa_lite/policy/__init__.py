@@ -1,4 +1,4 @@
-"""Which loader reads the base model, decided before anything heavy is imported.
+"""The model: base, adapters, generation. Here: which loader reads it, before heavy imports.
 
 Unsloth patches trl, transformers and peft when it is imported, so it must come before them, and a
 subclass of a TRL trainer must be defined after it.

@@ -14,8 +14,8 @@ import torch
 from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 
 from mxa_lite.errors import RunError
-from mxa_lite.policy.policy import Policy, out_of_memory
 from mxa_lite.policy.noise import GumbelNoise, HalfEnded, seed_of
+from mxa_lite.policy.policy import Policy, out_of_memory
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # batch sizes generated in
 STEP = 16  # prompts are padded to a multiple of this, and at least to it

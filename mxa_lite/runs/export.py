@@ -12,11 +12,11 @@ import transformers
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from mxa_lite.policy.load import folder_of
-from mxa_lite.runs.ask import checkpoint_of
 from mxa_lite.errors import InputError
+from mxa_lite.policy.load import folder_of
 from mxa_lite.recipe.keys import Recipe, is_path
 from mxa_lite.runfolder import RunFolder
+from mxa_lite.runs.ask import checkpoint_of
 
 
 def _adapters(run: Path) -> list[Path]:

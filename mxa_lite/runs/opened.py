@@ -10,13 +10,13 @@ import datasets
 import torch
 import transformers
 
+from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
 from mxa_lite.policy.policy import Policy
-from mxa_lite.policy.generate import Engine
-from mxa_lite.tasks.grade import Grader
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.sandbox.box import Limits, Sandbox
+from mxa_lite.tasks.grade import Grader
 
 LIBRARIES = ("transformers", "trl", "peft", "bitsandbytes", "accelerate")
 TINY = 20_000_000  # parameters
