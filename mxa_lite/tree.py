@@ -17,7 +17,7 @@ class Outcome(StrEnum):
     OK = "ok"  # an answer came and at least one call was made
     NO_SCRIPT = "no_script"  # no script in the designer's completion
     SYNTAX_ERROR = "syntax_error"  # the script does not parse
-    REJECTED = "rejected"  # unknown import, too large, or a budget it must exceed
+    REJECTED = "rejected"  # unknown import, or too large
     CRASHED = "crashed"  # an exception, a signal, or a broken protocol
     TIMEOUT = "timeout"  # its own time (computing or sleeping) ran out
     MEMORY = "memory"  # memory or disk ran out

@@ -72,7 +72,7 @@ def lines(folder, number=1):
 
 
 def design(script, right=False, question=QUESTIONS[2], outcome=Outcome.OK):
-    checked = check(script, 32)
+    checked = check(script)
     run = Execution(outcome, "4", [Call("s", "", 0, [], "\\boxed{4}")])
     made = Design(Call("designer", "", 0, []), script, checked.pattern, executions=[run])
     return Sample(question, made, right)

@@ -7,57 +7,42 @@ NODES = 'a = Agent("a", "p")\nb = Agent("b", "p")\n'
 
 
 @pytest.mark.parametrize(
-    ("script", "pattern", "calls"),
+    ("script", "pattern"),
     [
-        ("answer(a(question))", "single", 1),
-        ('Workflow("w").add_node(a).run(question)', "single", 1),
-        ('answer(Ensemble("v", [a] * 5)(question))', "vote", 5),
-        ('answer(Ensemble("v", [a, b], consensus_agent=b)(question))', "vote", 2),
-        ('answer(Ensemble("v", [a, b], "consensus", b)(question))', "judge", 3),
-        ('answer(EnsembleNode("v", agents=[a, b], strategy="consensus")(question))', "judge", 2),
-        ('answer(Reflection("r", a, b, num_iterations=1)(question))', "reflect", 1),
-        ('answer(Debate("d", [a, b])(question))', "debate", 4),
-        ('answer(Debate("d", [a, b], b, 3)(question))', "debate", 6),
-        ('answer(Router("r", {"x": a}, lambda c: "x")(question))', "router", 0),
-        ('Workflow("w").add_node(a).add_node(b).run(question)', "chain", 2),
-        ("answer(b(a(question)))", "chain", 2),
-        ("w = Workflow()\nw.add_nodes([a, b])\nw.run(question)", "chain", 2),
-        ('w = Workflow()\nw.add_node(Ensemble("e", [a] * 3))\nw.add_node(b)\nw.run(0)', "mixed", 4),
-        ('Ensemble("e", [Reflection("r", a)] * 2)(question)', "mixed", 2),
-        ("AgentGraph().add_node(a).run(question)", "mixed", 0),
-        ("r = [a(question) for _ in range(4)]", "other", 0),
-        ("for i in range(3):\n    a(question)\n    b(question)", "other", 0),
-        ("for i in range(3):\n    a(question)\n    break", "other", 0),
-        ("if question:\n    a(question)", "single", 0),
-        ("if __name__ == '__main__':\n    a(question)", "single", 1),
-        ("if question:\n    a = Ensemble('e', [b] * 40)\na(question)", "vote", 0),
-        ("for i in range(5):\n    b(question)\n    b = len", "other", 0),
-        ("class Agent:\n    pass\nc = Agent()\nc(question)", "single", 0),
-        ("import mas\nanswer(mas.Agent('x', 'p')(question))", "single", 1),
+        ("answer(a(question))", "single"),
+        ('Workflow("w").add_node(a).run(question)', "single"),
+        ('answer(Ensemble("v", [a] * 5)(question))', "vote"),
+        ('answer(Ensemble("v", [a, b], consensus_agent=b)(question))', "vote"),
+        ('answer(Ensemble("v", [a, b], "consensus", b)(question))', "judge"),
+        ('answer(EnsembleNode("v", agents=[a, b], strategy="consensus")(question))', "judge"),
+        ('answer(Reflection("r", a, b, num_iterations=1)(question))', "reflect"),
+        ('answer(Debate("d", [a, b])(question))', "debate"),
+        ('answer(Debate("d", [a, b], b, 3)(question))', "debate"),
+        ('answer(Router("r", {"x": a}, lambda c: "x")(question))', "router"),
+        ('Workflow("w").add_node(a).add_node(b).run(question)', "chain"),
+        ("answer(b(a(question)))", "chain"),
+        ("w = Workflow()\nw.add_nodes([a, b])\nw.run(question)", "chain"),
+        ('w = Workflow()\nw.add_node(Ensemble("e", [a] * 3))\nw.add_node(b)\nw.run(0)', "mixed"),
+        ('Ensemble("e", [Reflection("r", a)] * 2)(question)', "mixed"),
+        ("AgentGraph().add_node(a).run(question)", "mixed"),
+        ("r = [a(question) for _ in range(4)]", "other"),
+        ("for i in range(3):\n    a(question)\n    b(question)", "other"),
+        ("for i in range(3):\n    a(question)\n    break", "other"),
+        ("if question:\n    a(question)", "single"),
+        ("if __name__ == '__main__':\n    a(question)", "single"),
+        ("if question:\n    a = Ensemble('e', [b] * 40)\na(question)", "vote"),
+        ("for i in range(5):\n    b(question)\n    b = len", "other"),
+        ("class Agent:\n    pass\nc = Agent()\nc(question)", "single"),
+        ("import mas\nanswer(mas.Agent('x', 'p')(question))", "single"),
     ],
 )
-def test_pattern_and_calls_are_read_from_the_script(script, pattern, calls):
-    found = check(NODES + script, 32)
-    assert (found.outcome, found.error) == (None, None)
-    assert (found.pattern, found.min_calls) == (pattern, calls)
+def test_the_pattern_is_read_from_the_script(script, pattern):
+    found = check(NODES + script)
+    assert (found.outcome, found.error, found.pattern) == (None, None, pattern)
 
 
 def test_a_script_without_nodes_has_no_pattern():
-    assert check("answer(5)", 32).pattern == "other"
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        'Ensemble("v", [a] * 33)(question)',
-        'Ensemble("v", [a] * 1000000000000)(question)',
-        'Debate("d", [a, b], num_rounds=17)(question)',
-    ],
-)
-def test_a_budget_that_the_script_must_exceed_is_refused(script):
-    found = check(NODES + script, 32)
-    assert found.outcome is Outcome.REJECTED and "allowed are 32" in found.error
-    assert check(NODES + script, 2_000_000).outcome is None
+    assert check("answer(5)").pattern == "other"
 
 
 @pytest.mark.parametrize(
@@ -71,10 +56,12 @@ def test_a_budget_that_the_script_must_exceed_is_refused(script):
         "from workflow.search import Search",
         "from utils.environments import SearchEnvironment",
         "def f():\n    import requests",
+        "try:\n    pass\nexcept ImportError:\n    import numpy",
+        "try:\n    import numpy\nfinally:\n    pass",
     ],
 )
 def test_unknown_imports_are_refused_by_name(line):
-    found = check(line, 32)
+    found = check(line)
     assert found.outcome is Outcome.REJECTED and found.error.startswith("unknown import ")
 
 
@@ -88,10 +75,16 @@ def test_unknown_imports_are_refused_by_name(line):
         "import workflow.nodes as nodes",
         "from utils.environments import MathEnvironment",
         "from utils.environments.math_env import MathEnvironment",
+        "try:\n    import numpy\nexcept ImportError:\n    numpy = None",
     ],
 )
 def test_the_standard_library_and_the_language_are_known(line):
-    assert check(line, 32).outcome is None
+    assert check(line).outcome is None
+
+
+def test_names_of_own_nodes_can_be_imported():
+    assert check("from mas import Twice", names={"Twice"}).outcome is None
+    assert check("from mas import Twice").outcome is Outcome.REJECTED
 
 
 @pytest.mark.parametrize(
@@ -109,13 +102,13 @@ def test_the_standard_library_and_the_language_are_known(line):
     ],
 )
 def test_what_does_not_parse_is_a_syntax_error_and_never_an_exception(source):
-    found = check(source, 32)
+    found = check(source)
     assert found.outcome is Outcome.SYNTAX_ERROR and found.error
 
 
 def test_a_huge_script_is_refused_unread():
-    assert check("#" * (MAX_CHARS + 1), 32).outcome is Outcome.REJECTED
+    assert check("#" * (MAX_CHARS + 1)).outcome is Outcome.REJECTED
 
 
 def test_odd_escapes_print_no_warning(recwarn):
-    assert check(r"x = '\d'", 32).outcome is None and not recwarn.list
+    assert check(r"x = '\d'").outcome is None and not recwarn.list

@@ -230,7 +230,7 @@ def test_every_fixed_system_runs_and_is_of_its_pattern(sandbox):
     assert set(patterns.SYSTEMS) == set(calls)
     question = Question("q", "2 + 2?", "arithmetic", gold="4")
     for pattern, script in patterns.SYSTEMS.items():
-        assert check(script, 32).pattern == pattern
+        assert check(script).pattern == pattern
         attempts = hand_written(sampler, [question], script, pattern, 2, 1.0)
         assert [(a.outcome, a.answer, a.correct) for a in attempts] == [("ok", "4", 1.0)] * 2
         assert len(attempts[0].calls) == calls[pattern]

@@ -111,4 +111,4 @@ def test_lines_of_any_kind_never_raise() -> None:
 def test_the_static_check_never_raises() -> None:
     for number in range(1000):
         dice = random.Random(number)
-        check(dice.choice([noise(dice), mutated(dice, SCRIPT)]), 8)
+        check(dice.choice([noise(dice), mutated(dice, SCRIPT)]))

@@ -60,7 +60,7 @@ def execute(
     {nodes, edges: [from, to]}, stdout, stderr, error, seconds.
     """
     calls: list[dict[str, Any]] = []
-    checked = check(source, limits.max_calls)
+    checked = check(source)
     if checked.outcome is not None:
         ended = Ended(0, checked.outcome, None, [], "", "", checked.error, 0.0, 0.0)
     else:

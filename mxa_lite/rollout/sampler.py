@@ -136,7 +136,7 @@ class Sampler:
         if len(script) > self.recipe.rollout.max_script_chars:
             error = f"the script is longer than {self.recipe.rollout.max_script_chars} characters"
             return Design(call, script, outcome=Outcome.REJECTED, error=error)
-        found = check(script, self.recipe.rollout.max_calls)
+        found = check(script)
         return Design(call, script, found.pattern, found.outcome, found.error)
 
     def run_scripts(self, pairs: Sequence[tuple[Question, Design]], temperature: float) -> None:
@@ -178,7 +178,7 @@ class Sampler:
             while live:
                 ended: list[_Running] = []
                 with self.clock("execute_sandbox"):
-                    for event in self.sandbox.poll(self.engine.patience if waiting else None):
+                    for event in self.sandbox.poll(None):
                         if isinstance(event, Ended):
                             ended.append(live.pop(event.job))
                             self._ended(ended[-1], event)

@@ -39,6 +39,9 @@ _SAID = re.compile(r"(?:(?:so|thus|therefore),? )?(?:the )?(?:final )?answer(?: 
 _TEXT = re.compile(r"\\(?:text|textrm|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _SPACING = re.compile(r"\\(?:left|right|displaystyle|q?quad)(?![a-zA-Z])|(?<!\\)\\[,;:!> ()\[\]]|~")
 _MIXED = re.compile(r"(-?)(\d+)(?:\s+(\d+)/(\d+)|\s*\\[dt]?frac\{(\d+)\}\{(\d+)\})")
+_WRITTEN = re.compile(  # the denominator of a fraction
+    r"/\s*\(?-?(\d+)|\\[dt]?frac\s*(?:\{[^{}]*\}|\d)\s*(?:\{-?(\d+)\}|(\d))"
+)
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\{(\d+)\}")
 _DECIMAL = re.compile(r"(?<![\d,.])(\d*)\.(\d+)")
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
@@ -118,6 +121,17 @@ def number(text: str) -> Fraction | None:
     return value if isinstance(value, Fraction) else None
 
 
+def finished(answer: str, gold: str) -> bool:
+    r"""Whether a number's text leaves no division to do: `\frac12`, not `48/2` where 24 is asked.
+
+    A fraction that could be cancelled counts only where the gold is a fraction too.
+    """
+    written, value = _WRITTEN.search(answer), number(answer)
+    if written is None or value is None or _WRITTEN.search(gold):
+        return value is not None
+    return value.denominator == int(next(part for part in written.groups() if part))
+
+
 def _repeating(match: re.Match[str]) -> str:
     whole, once, again = match.groups()
     over = int(f"{whole}{once}{again}") - int(f"{whole}{once}" or "0")
@@ -143,11 +157,14 @@ def _cased(gold: str, answer: str) -> tuple[str, str]:
     return one, other
 
 
-def compare(gold: str, answer: str, choices: bool = False) -> bool | list[tuple[str, str]]:
+def compare(
+    gold: str, answer: str, choices: bool = False, undone: bool = False
+) -> bool | list[tuple[str, str]]:
     """True or False where that is plain, else pairs of LaTeX that must all be equal.
 
     gold, answer: whole texts; the last box counts. choices: the question is multiple choice, so
     that `(B)`, `b` and `B) 7` name the option B; in any other question a letter is a letter.
+    undone: the answer may be a sum that is not worked out, as before the last `=` of `4+3=7`.
     """
     gold, answer = final(gold), final(answer)
     cut = bool(_CUT_OFF.search(answer)) and not _CUT_OFF.search(gold)
@@ -175,6 +192,11 @@ def compare(gold: str, answer: str, choices: bool = False) -> bool | list[tuple[
     if not gold_unit and unit.startswith("base ") and unit != "base 10":
         return False  # other digits than they look
     wanted, got = number(gold), number(answer)
+    if wanted is not None and not undone:
+        if got is None and not _EQUALS.search(answer) and not _REPEATING.search(answer):
+            return False
+        if got is not None and not finished(answer, gold):
+            return False
     if wanted is None or got is None:
         return _shapes(gold, answer, [wanted is not None, got is not None])
     if (gold_unit == "%") != (unit == "%"):  # half is 50 %, and 50 where percents are asked
@@ -194,7 +216,8 @@ def _shapes(gold: str, answer: str, numeric: list[bool]) -> bool | list[tuple[st
         if "," in answer and len({*_EACH.findall(answer)}) == 1:  # `x=2, x=3`
             return compare(gold, _EACH.sub("", answer))
         sides = [part.strip() for part in _EQUALS.split(answer)]
-        found = [compare(gold, side) for side in sides[bool(_LEFT_SIDE.fullmatch(sides[0])) :]]
+        sides = sides[bool(_LEFT_SIDE.fullmatch(sides[0])) :]
+        found = [compare(gold, side, undone=side is not sides[-1]) for side in sides]
         if False in found:
             return False
         return [pair for pairs in found if isinstance(pairs, list) for pair in pairs] or True
