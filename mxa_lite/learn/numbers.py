@@ -26,6 +26,24 @@ class UpdateNumbers(TypedDict):
     grad_norm: float | None
 
 
+def unmeasured() -> UpdateNumbers:
+    """The numbers of an update before anything of it is known."""
+    return {
+        "micro_batches": 0,
+        "trajectories": 0,
+        "trained_rows": 0,
+        "trained_tokens": 0,
+        "padded_tokens": 0,
+        "out_of_memory": 0,
+        "clipped": {},
+        "logp_gap": {},
+        "entropy": {},
+        "lr": 0.0,
+        "loss": None,
+        "grad_norm": None,
+    }
+
+
 COUNTS = (
     "micro_batches",
     "trajectories",

@@ -1,8 +1,8 @@
 """One training step, top to bottom. Begin reading here.
 
-draw questions -> roll out -> assign credit -> who learns -> mini-batches. `trainer.RoleTrainer` takes
-a step like this one and turns each mini-batch into one optimizer update. Equations are those of the
-paper (arXiv 2605.14212).
+draw questions -> roll out -> assign credit -> who learns -> mini-batches. `trainer.RoleTrainer`
+takes a step like this one and turns each mini-batch into one optimizer update. Equations are those
+of the paper (arXiv 2605.14212).
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ class Step:
     mini_batches: list[list[Trajectory]]
     numbers: list[UpdateNumbers] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, number: int, trees: list[Tree], roles: tuple[str, ...]) -> Step:
+        """A step of one update over trees that are there already, credit assigned."""
+        return cls(number, roles, trees, GroupStats(), [trajectories(trees, roles)])
+
 
 def take(number: int, recipe: Recipe, data: TaskSet, sampler: Sampler) -> Step:
     """The step `number` (from 1): rolled out and credited, ready to learn from."""
@@ -46,17 +51,16 @@ def take(number: int, recipe: Recipe, data: TaskSet, sampler: Sampler) -> Step:
 
     # Eq. 1: M designs a question, N executions a design; one agent alone makes M x N calls.
     shape = Shape(recipe.rollout.designs, recipe.rollout.executions, recipe.rollout.temperature)
-    roll_out = sampler.rollout
-    if recipe.method == "single_agent":
+    alone = recipe.method == "single_agent"
+    if alone:
         trees = single_trees(sampler, questions, shape, number)
     else:
-        trees = roll_out(questions, shape, number)
+        trees = sampler.rollout(questions, shape, number)
 
     # Eq. 10: rewards; eq. 4 to 8: each role's advantages, within its own groups.
     groups = sum((assign(tree, recipe.credit) for tree in trees), GroupStats())
 
     # Eq. 9: the role whose turn it is. One agent alone is always the executor.
-    alone = recipe.method == "single_agent"
     roles = ("executor",) if alone else learning_roles(recipe.schedule, number)
 
     # Eq. 2, 3: the clipped loss is taken over these, `train.updates` times.
