@@ -16,6 +16,7 @@ from made_trees import Seen, call, on_policy, trees
 
 from mxa_lite.errors import RunError
 from mxa_lite.learn.batching import trajectories
+from mxa_lite.learn.numbers import UpdateNumbers
 from mxa_lite.learn.step import Step, mini_batches
 from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.machine.memory import peak
@@ -45,15 +46,12 @@ def train(
     folder: Path,
     roles: Callable[[int], tuple[str, ...]],
     make: Callable[[int], list[Tree]] = trees,
-) -> tuple[Policy, list[dict[str, Any]]]:
+) -> tuple[Policy, list[UpdateNumbers]]:
     """Train on made-up trees; returns the policy and what each step measured."""
     policy = load(recipe)
-    seen: list[dict[str, Any]] = []
-    trainer = RoleTrainer(
-        recipe, policy, folder, make, roles, lambda step, t, numbers: seen.append(numbers)
-    )
-    trainer.train()
-    return policy, seen
+    seen = Seen(lambda step: on_policy(policy, make(step)), roles)
+    RoleTrainer(recipe, policy, folder, seen.take).train()
+    return policy, seen.numbers
 
 
 @pytest.fixture
@@ -349,7 +347,7 @@ def one_call(policy: Policy, advantage: float, gap: float = 0.0) -> list[Tree]:
 def test_the_clip_bites_on_the_side_that_the_advantage_pushes_to(
     whole: Recipe, tmp_path: Path, advantage: float, gap: float, moves: bool
 ) -> None:
-    """Eq. 2 and 3: min(ratio A, clip(ratio, 0.8, 1.2) A); the old log-probs are the sampled ones."""
+    """Eq. 2, 3: min(ratio A, clip(ratio, 0.8, 1.2) A); the sampled log-probs are the old ones."""
     policy = load(whole)
     before = adapter(policy, "executor")
     seen = Seen(lambda step: one_call(policy, advantage, gap), lambda step: ("executor",))
