@@ -27,13 +27,17 @@ from mxa_lite.mas.nodes import (
     python_tool,
 )
 
+from mxa_lite.mas.parts import MapNode, PipelineNode, sentences
+
 question = ""  # set for each run
 Agent, Ensemble, Debate = AgentNode, EnsembleNode, DebateNode
 Reflection, Router = ReflectionNode, RouterNode
+Pipeline, Map = PipelineNode, MapNode
 
 # what `from mas import *` gives, and what a script has without any import
 __all__ = [  # noqa: RUF022 - grouped by meaning
     "question", "answer", "Agent", "Ensemble", "Debate", "Reflection", "Router",
+    "Pipeline", "Map", "PipelineNode", "MapNode", "sentences",
     "AgentNode", "EnsembleNode", "DebateNode", "ReflectionNode", "RouterNode", "WorkflowNode",
     "Workflow", "ConditionalWorkflow", "LoopWorkflow", "AgentGraph",
     "ToolRegistry", "MathEnvironment", "python_tool", "Context", "Message", "MessageType",
