@@ -26,7 +26,6 @@ from mxa_lite.mas.nodes import (
     ToolRegistry,
     python_tool,
 )
-
 from mxa_lite.mas.parts import MapNode, PipelineNode, sentences
 
 question = ""  # set for each run

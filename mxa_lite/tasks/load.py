@@ -100,7 +100,9 @@ def _questions(task: TaskSpec, name: str, place: str, notes: list[str]) -> list[
 def _made_up(name: str, place: str, seed: int) -> Iterator[Row]:
     """Endless rows of a task that is made up here; `kind` is what the numbers are split by."""
     if name == "stories":
-        return ({"text": p.text, "gold": p.gold, "kind": p.kind} for p in stories.stream(place, seed))
+        return (
+            {"text": p.text, "gold": p.gold, "kind": p.kind} for p in stories.stream(place, seed)
+        )
     return ({"text": text, "gold": gold} for text, gold, _ in arithmetic.stream(place, seed))
 
 
