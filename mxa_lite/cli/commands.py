@@ -20,13 +20,13 @@ from mxa_lite.stdio import printable, stdout_for_json
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -> None:
     """Cold start, training, evaluation before and after, report."""
-    from mxa_lite.policy import loaders
+    from mxa_lite.policy import unsloth_first
     from mxa_lite.recipe import file as recipe_file
 
     loaded = recipe_file.load(recipe, sets)
     folder = output or console.default_output(recipe_file.find(recipe))
     console.check_output(folder, loaded, resume)
-    loaders.unsloth_first(loaded.model)
+    unsloth_first(loaded.model)
 
     from mxa_lite.runs.train import run as run_recipe
 

@@ -19,7 +19,7 @@ from mxa_lite.learn import warmstart
 from mxa_lite.learn.warmstart import Chat
 from mxa_lite.mas import answers, prompts
 from mxa_lite.policy.generate import Completion, Request, Waves
-from mxa_lite.policy.models import ROLES
+from mxa_lite.policy.policy import ROLES
 from mxa_lite.rollout.sampler import Sampler, Shape
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.tasks.grade import Verdict

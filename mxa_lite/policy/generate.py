@@ -14,8 +14,8 @@ import torch
 from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 
 from mxa_lite.errors import RunError
-from mxa_lite.policy.models import Policy, out_of_memory
 from mxa_lite.policy.noise import GumbelNoise, HalfEnded, seed_of
+from mxa_lite.policy.policy import Policy, out_of_memory
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # batch sizes generated in
 STEP = 16  # prompts are padded to a multiple of this, and at least to it
@@ -83,12 +83,7 @@ class Rows:
 
 
 class Waves(ABC):
-    """Takes calls as they come and makes them together when every script waits.
-
-    patience: seconds that scripts are waited for while calls are under way; None: no limit.
-    """
-
-    patience: float | None = None
+    """Takes calls as they come and makes them together when every script waits."""
 
     def __init__(self) -> None:
         self._tickets = 0

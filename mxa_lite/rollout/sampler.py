@@ -178,7 +178,7 @@ class Sampler:
             while live:
                 ended: list[_Running] = []
                 with self.clock("execute_sandbox"):
-                    for event in self.sandbox.poll(self.engine.patience if waiting else None):
+                    for event in self.sandbox.poll(None):
                         if isinstance(event, Ended):
                             ended.append(live.pop(event.job))
                             self._ended(ended[-1], event)
