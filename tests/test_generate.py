@@ -8,10 +8,11 @@ import pytest
 import torch
 from conftest import small
 
-from mxa_lite.policy.generate import Engine, Request, bucket
+from mxa_lite.policy.generate import Engine, bucket
 from mxa_lite.policy.load import load
-from mxa_lite.policy.noise import Draws, seed_of, splitmix64
+from mxa_lite.policy.noise import Draws, splitmix64
 from mxa_lite.policy.policy import Policy
+from mxa_lite.policy.request import Request, seed_of
 
 QUESTIONS = [
     "Tom has 2 pens. He buys 3 more. How many pens?",

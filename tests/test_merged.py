@@ -12,9 +12,10 @@ from test_generate import asks
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from mxa_lite.policy.decode import Decoder, in_place
-from mxa_lite.policy.generate import Completion, Engine, Request
+from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
 from mxa_lite.policy.policy import ROLES, Policy
+from mxa_lite.policy.request import Completion, Request
 
 TINY = {
     "vocab_size": 97,

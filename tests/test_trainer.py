@@ -17,9 +17,10 @@ from mxa_lite.errors import RunError
 from mxa_lite.learn.batching import trajectories
 from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.machine.memory import peak
-from mxa_lite.policy.generate import Engine, Request
+from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
 from mxa_lite.policy.policy import Policy
+from mxa_lite.policy.request import Request
 from mxa_lite.recipe.keys import Rates, Recipe
 from mxa_lite.tree import Execution, Outcome, Tree
 

@@ -7,7 +7,6 @@ Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 20
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
@@ -15,11 +14,6 @@ from transformers import LogitsProcessor, StoppingCriteria
 
 GAMMA = 0x9E3779B97F4A7C15
 SMALL = 8  # batches below this size are not worth splitting
-
-
-def seed_of(key: tuple[Any, ...]) -> int:
-    """A 63-bit seed from a key, the same on every machine and in every process."""
-    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
 
 
 def _signed(number: int) -> int:

@@ -35,14 +35,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Job:
-    """A script to run. kind: "math" or "code". seed: of the script's `random`. nodes: the text of a
-    file of further node classes, which runs in the sandbox before the script."""
+    """A script to run. kind: "math" or "code". seed: of the script's `random`."""
 
     source: str
     question: str
     kind: str = "math"
     seed: int = 0
-    nodes: str = ""
 
 
 @dataclass(frozen=True)
