@@ -6,9 +6,11 @@ import pytest
 import torch
 from conftest import small
 
-from mxa_lite.policy import models
-from mxa_lite.policy.generate import Engine, Request, bucket
-from mxa_lite.policy.noise import GumbelNoise, seed_of
+from mxa_lite.policy.generate import Engine, bucket
+from mxa_lite.policy.load import load
+from mxa_lite.policy.noise import GumbelNoise
+from mxa_lite.policy.policy import Policy
+from mxa_lite.policy.request import Request, seed_of
 
 QUESTIONS = [
     "Tom has 2 pens. He buys 3 more. How many pens?",
@@ -18,8 +20,8 @@ QUESTIONS = [
 
 
 @pytest.fixture(scope="module")
-def policy() -> models.Policy:
-    return models.load(small())
+def policy() -> Policy:
+    return load(small())
 
 
 def asks(temperature: float = 1.0, count: int = 12) -> list[Request]:
@@ -31,7 +33,7 @@ def asks(temperature: float = 1.0, count: int = 12) -> list[Request]:
     ]
 
 
-def test_a_call_says_the_same_alone_and_in_any_batch(policy: models.Policy) -> None:
+def test_a_call_says_the_same_alone_and_in_any_batch(policy: Policy) -> None:
     engine = Engine(policy, 512, 65_536)
     together = engine.generate(asks())
     backwards = engine.generate(asks()[::-1])[::-1]
@@ -40,7 +42,7 @@ def test_a_call_says_the_same_alone_and_in_any_batch(policy: models.Policy) -> N
     assert [c.completion_ids for c in together] == [c.completion_ids for c in alone]
 
 
-def test_equal_keys_draw_equal_noise_and_others_do_not(policy: models.Policy) -> None:
+def test_equal_keys_draw_equal_noise_and_others_do_not(policy: Policy) -> None:
     engine = Engine(policy, 512, 65_536)
     ask = asks()[0]
     same = engine.generate([ask, ask])
@@ -51,7 +53,7 @@ def test_equal_keys_draw_equal_noise_and_others_do_not(policy: models.Policy) ->
     assert len({c.text for c in many}) > 1
 
 
-def test_temperature_0_is_what_stock_greedy_decoding_says(policy: models.Policy) -> None:
+def test_temperature_0_is_what_stock_greedy_decoding_says(policy: Policy) -> None:
     engine = Engine(policy, 512, 65_536)
     for completion in engine.generate(asks(temperature=0.0, count=3)):
         ids = torch.tensor([completion.prompt_ids])
@@ -85,7 +87,7 @@ def test_log_probs_are_those_of_the_chosen_tokens_at_the_temperature() -> None:
     assert float(noise.logps[0]) == pytest.approx(float(expected), abs=1e-6)
 
 
-def test_ended_rows_leave_the_batch(policy: models.Policy) -> None:
+def test_ended_rows_leave_the_batch(policy: Policy) -> None:
     """Twelve rows end at different lengths; the last batches hold fewer rows than the first."""
     engine = Engine(policy, 512, 65_536)
     done = engine.generate(asks())
@@ -96,13 +98,13 @@ def test_ended_rows_leave_the_batch(policy: models.Policy) -> None:
         assert c.truncated == (c.completion_ids[-1] not in engine.ends)
 
 
-def test_equal_prompts_are_read_once(policy: models.Policy) -> None:
+def test_equal_prompts_are_read_once(policy: Policy) -> None:
     engine = Engine(policy, 512, 65_536)
     engine.generate(asks())
     assert [rows for rows, _ in engine.stats.read] == [3]  # twelve calls, three questions
 
 
-def test_a_batch_stays_under_the_token_bound(policy: models.Policy) -> None:
+def test_a_batch_stays_under_the_token_bound(policy: Policy) -> None:
     engine = Engine(policy, 512, 300)
     engine.generate(asks())
     assert max(rows * (width + 24) for rows, width in engine.stats.batches[:1]) <= 300
@@ -112,7 +114,7 @@ def test_batch_sizes_come_from_fixed_buckets() -> None:
     assert [bucket(n) for n in (1, 5, 100, 300)] == [1, 6, 128, 512]
 
 
-def test_a_long_prompt_keeps_its_system_part_and_its_tail(policy: models.Policy) -> None:
+def test_a_long_prompt_keeps_its_system_part_and_its_tail(policy: Policy) -> None:
     engine = Engine(policy, 512, 65_536)
     messages = [
         {"role": "system", "content": "Answer at once."},
@@ -126,7 +128,7 @@ def test_a_long_prompt_keeps_its_system_part_and_its_tail(policy: models.Policy)
     assert engine.encode(messages[:1], 64)[1] is False
 
 
-def test_padding_leaves_room_for_the_completion(policy: models.Policy) -> None:
+def test_padding_leaves_room_for_the_completion(policy: Policy) -> None:
     """A prompt cut to 100 - 33 = 67 tokens is not padded to 80: 80 + 33 is longer than 100."""
     engine = Engine(policy, 100, 65_536)
     engine.generate(
@@ -136,7 +138,7 @@ def test_padding_leaves_room_for_the_completion(policy: models.Policy) -> None:
 
 
 def test_arguments_of_the_chat_template_reach_the_prompt(
-    policy: models.Policy, monkeypatch: pytest.MonkeyPatch
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fault: `enable_thinking` was stored and had no effect."""
     template = "{{ messages[0].content }}{% if enable_thinking %} thinks{% endif %}"
@@ -152,7 +154,7 @@ def test_seeds_are_the_same_in_every_process() -> None:
     assert seed_of((1, "q", 2)) != seed_of((1, "q", 3))
 
 
-def test_roles_speak_through_their_own_adapters(policy: models.Policy) -> None:
+def test_roles_speak_through_their_own_adapters(policy: Policy) -> None:
     """A changed designer adapter changes the designer's words and not the executor's."""
     engine = Engine(policy, 512, 65_536)
     ask = asks(temperature=0.0, count=1)[0]

@@ -10,7 +10,7 @@ from mxa_lite import embedded
 from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.machine.memory import held, peak
 from mxa_lite.machine.plan import estimate, shape_of
-from mxa_lite.policy import models
+from mxa_lite.policy.load import load as load_model
 from mxa_lite.policy.noise import GumbelNoise
 from mxa_lite.recipe.file import load
 
@@ -55,7 +55,7 @@ def test_the_formula_is_within_a_fifth_of_live_tensor_bytes(
         ],
     )
     parts = estimate(shape_of(str(tmp_path)), recipe, b=4, gpu=False)
-    policy = models.load(recipe)
+    policy = load_model(recipe)
     model = policy.model
     static = held(model.parameters())
     assert parts["weights"] + parts["adapters"] == pytest.approx(static, rel=0.05)

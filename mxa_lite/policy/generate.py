@@ -5,7 +5,6 @@ What a call says depends on the recipe and not on who shares its batch; `noise.p
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,35 +13,12 @@ import torch
 from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 
 from mxa_lite.errors import RunError
-from mxa_lite.policy.models import Policy, out_of_memory
-from mxa_lite.policy.noise import GumbelNoise, HalfEnded, seed_of
+from mxa_lite.policy.noise import GumbelNoise, HalfEnded
+from mxa_lite.policy.policy import Policy, out_of_memory
+from mxa_lite.policy.request import Completion, Request, seed_of
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # batch sizes generated in
 STEP = 16  # prompts are padded to a multiple of this, and at least to it
-
-
-@dataclass(frozen=True)
-class Request:
-    """One call to make. key: anything printable; equal keys draw equal noise."""
-
-    messages: list[dict[str, str]]
-    role: str
-    key: tuple[Any, ...]
-    temperature: float
-    max_tokens: int
-
-
-@dataclass
-class Completion:
-    """One call made. logps: (T,) log-prob of each completion token at the request's temperature
-    (at 1 for greedy ones). completion_ids hold the end token unless `truncated`."""
-
-    text: str
-    prompt_ids: list[int]
-    completion_ids: list[int]
-    logps: list[float]
-    truncated: bool
-    prompt_cut: bool
 
 
 @dataclass
@@ -82,54 +58,13 @@ class Rows:
             self.cache.batch_select_indices(chosen)
 
 
-class Waves(ABC):
-    """Takes calls as they come and makes them together when every script waits.
-
-    patience: seconds that scripts are waited for while calls are under way; None: no limit.
-    """
-
-    patience: float | None = None
-
-    def __init__(self) -> None:
-        self._tickets = 0
-        self._pending: dict[int, tuple[tuple[Any, ...], Request]] = {}
-
-    @abstractmethod
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion per request, in their order."""
-
-    def submit(self, request: Request, order: tuple[Any, ...] = ()) -> int:
-        """Take a call; returns the ticket that `collect` names. A wave goes by `order`."""
-        self._tickets += 1
-        self._pending[self._tickets] = order, request
-        return self._tickets
-
-    def cancel(self, ticket: int) -> None:
-        """Forget a call nobody waits for any more."""
-        self._pending.pop(ticket, None)
-
-    def collect(self, idle: bool) -> list[tuple[int, Completion]]:
-        """The calls made since the last wave, once every live script waits (`idle`)."""
-        if not idle or not self._pending:
-            return []
-        wave = sorted(self._pending, key=lambda ticket: self._pending[ticket][0])
-        requests = [self._pending[ticket][1] for ticket in wave]
-        self._pending = {}
-        return list(zip(wave, self.generate(requests), strict=True))
-
-    def finish(self) -> None:
-        """No more calls come; those that are left are forgotten."""
-        self._pending = {}
-
-
-class Engine(Waves):
+class Engine:
     """Generates for both roles of a policy. Batches by role, sorted by length, in fixed buckets.
 
     generation_tokens bounds rows x (prompt + completion) of one batch, and so its KV cache.
     """
 
     def __init__(self, policy: Policy, max_length: int, generation_tokens: int) -> None:
-        super().__init__()
         self.policy = policy
         self.max_length = max_length
         self.generation_tokens = generation_tokens

@@ -6,7 +6,6 @@ Gumbel noise is added per row, seeded by the call's key; the largest is then a d
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
@@ -14,11 +13,6 @@ from transformers import LogitsProcessor, StoppingCriteria
 
 NOISE = 1 << 14  # random numbers drawn at once per row, at most
 SMALL = 8  # batches below this size are not worth splitting
-
-
-def seed_of(key: tuple[Any, ...]) -> int:
-    """A 63-bit seed from a key, the same on every machine and in every process."""
-    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
 
 
 class GumbelNoise(LogitsProcessor):
