@@ -56,7 +56,9 @@ class _Reader:
 
     def whole(self) -> Any:
         value = self.sum()
-        if self.at < len(self.tokens) or ("∞" in self.tokens and len(self.tokens) > 1 + (self.tokens[0] in "+-")):
+        if self.at < len(self.tokens) or (
+            "∞" in self.tokens and len(self.tokens) > 1 + (self.tokens[0] in "+-")
+        ):
             raise Unread  # there is no reckoning with infinity
         return value
 
