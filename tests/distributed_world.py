@@ -15,7 +15,7 @@ from made_trees import trees
 
 from mxa_lite.learn import distributed
 from mxa_lite.learn.trainer import RoleTrainer
-from mxa_lite.policy import models
+from mxa_lite.policy.load import load
 
 
 def main(target: Path, loss_type: str, questions: int) -> None:
@@ -31,7 +31,7 @@ def main(target: Path, loss_type: str, questions: int) -> None:
         "train.tokens_per_micro_batch=100",
         f"train.loss_type={loss_type}",
     )
-    policy = models.load(recipe)
+    policy = load(recipe)
     mine = trees(1, questions)[distributed.RANK :: distributed.SIZE]
     with tempfile.TemporaryDirectory() as folder:
         RoleTrainer(

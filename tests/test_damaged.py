@@ -11,7 +11,7 @@ from test_cli import assert_refused, mxa
 from mxa_lite.errors import InputError
 from mxa_lite.evidence import report
 from mxa_lite.learn.trainer import checkpoint_name, latest_checkpoint
-from mxa_lite.policy import models
+from mxa_lite.policy.load import load
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.runs import compare
 
@@ -75,7 +75,7 @@ def test_a_damaged_line_of_rollouts_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, b"", b"not weights"])
 def test_a_damaged_adapter_is_named(tmp_path: Path, content: bytes | None) -> None:
-    policy = models.load(small())
+    policy = load(small())
     policy.save(tmp_path)
     file = tmp_path / "designer" / "adapter_model.safetensors"
     file.unlink() if content is None else file.write_bytes(content)

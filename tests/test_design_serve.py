@@ -14,20 +14,20 @@ from mxa_lite.errors import InputError
 from mxa_lite.evidence.evaluate import hand_written
 from mxa_lite.mas import patterns
 from mxa_lite.mas.check import check
-from mxa_lite.policy.generate import Completion, Waves
+from mxa_lite.policy.request import Completion
 from mxa_lite.recipe.file import load
 from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.runs import ask as asking
 from mxa_lite.runs.serve import MAX_BODY, answer_page
 from mxa_lite.sandbox.box import Limits, Sandbox
+from mxa_lite.tasks.grade import Verdict
 from mxa_lite.tree import Design, Outcome, Question, Tree
 
 
-class Speaker(Waves):
+class Speaker:
     """An engine that says what it is told: one text per role."""
 
     def __init__(self, designer, executor="<delivery>\\boxed{4}</delivery>"):
-        super().__init__()
         self.texts = {"designer": designer, "executor": executor}
 
     def generate(self, requests):
@@ -221,7 +221,7 @@ class Right:
     """A grader that finds everything right."""
 
     def grade_many(self, pairs):
-        return [asking.Verdict(1.0, "right")] * len(pairs)
+        return [Verdict(1.0, "right")] * len(pairs)
 
 
 def test_every_fixed_system_runs_and_is_of_its_pattern(sandbox):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mxa_lite.machine import doctor
-from mxa_lite.policy import loaders
+from mxa_lite.policy import GET_UNSLOTH
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 COMPLETE = {"torch": "2.13.0", "unsloth": "2026.10.9"}
@@ -31,7 +31,7 @@ def test_nothing_is_missing_where_all_is_there() -> None:
     [
         (COMPLETE | {"torch": "2.13.0+cpu"}, True, "torch==2.13.0 from the CUDA index"),
         (COMPLETE, False, "nvidia-smi"),
-        ({"torch": "2.13.0"}, True, loaders.GET_UNSLOTH),
+        ({"torch": "2.13.0"}, True, GET_UNSLOTH),
     ],
 )
 def test_what_is_missing_is_named_with_its_mend(
@@ -52,4 +52,4 @@ def test_a_compiler_and_headers_are_needed(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_unsloth_is_installed_as_the_readme_says() -> None:
-    assert f"`{loaders.GET_UNSLOTH}`" in README
+    assert f"`{GET_UNSLOTH}`" in README

@@ -13,9 +13,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mxa_lite import embedded
+from mxa_lite import policy as policies
 from mxa_lite.cli import cli
 from mxa_lite.cli.console import run_command
-from mxa_lite.policy import loaders, models
+from mxa_lite.policy.load import load
 from mxa_lite.recipe import file as recipe_file
 
 ROLES = ("designer", "executor")
@@ -31,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with adapters that change what the model says."""
     folder = tmp_path_factory.mktemp("run")
     recipe = small()
-    policy = models.load(recipe)
+    policy = load(recipe)
     torch.manual_seed(3)
     with torch.no_grad():
         for name, weight in policy.model.named_parameters():
@@ -113,9 +114,9 @@ def test_gguf_without_its_converter_is_exit_2_with_the_command_to_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(loaders, "unsloth_installed", lambda: False)
+    monkeypatch.setattr(policies, "unsloth_installed", lambda: False)
     assert export(monkeypatch, run, "--gguf", tmp_path / "out") == 2
-    assert loaders.GET_UNSLOTH in capsys.readouterr().err
+    assert policies.GET_UNSLOTH in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -13,54 +13,55 @@ from transformers import AutoModelForCausalLM
 
 from mxa_lite import embedded
 from mxa_lite.errors import InputError
-from mxa_lite.policy import models
+from mxa_lite.policy import choose_loader
+from mxa_lite.policy import load as loading
 from mxa_lite.policy.generate import Engine
 from mxa_lite.recipe.keys import Model
 
 
 def test_auto_takes_the_plain_loader_without_a_gpu_and_says_why() -> None:
-    loader, reason = models.choose_loader(Model(name="embedded"))
+    loader, reason = choose_loader(Model(name="embedded"))
     if not torch.cuda.is_available():
         assert loader == "plain" and "GPU" in reason
 
 
 def test_the_dtype_is_float32_on_a_cpu_unless_the_recipe_asks() -> None:
     if not torch.cuda.is_available():
-        assert models.choose_dtype(Model(name="embedded"))[0] is torch.float32
-    assert models.choose_dtype(Model(name="embedded", dtype="bfloat16"))[0] is torch.bfloat16
+        assert loading.choose_dtype(Model(name="embedded"))[0] is torch.float32
+    assert loading.choose_dtype(Model(name="embedded", dtype="bfloat16"))[0] is torch.bfloat16
 
 
 def test_a_gpu_that_only_emulates_bfloat16_computes_in_float16(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A Turing card as torch sees it: Unsloth loads in float16 there, so the trainer must too."""
-    monkeypatch.setattr(models, "accelerator", lambda: True)
+    monkeypatch.setattr(loading, "accelerator", lambda: True)
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
     )
-    assert models.choose_dtype(Model(name="embedded"))[0] is torch.float16
-    assert models.autocast(Model(name="embedded")) == {"bf16": False, "fp16": True}
+    assert loading.choose_dtype(Model(name="embedded"))[0] is torch.float16
+    assert loading.autocast(Model(name="embedded")) == {"bf16": False, "fp16": True}
 
 
 def test_the_base_is_in_nf4_with_one_adapter_per_role() -> None:
-    policy = models.load(small())
+    policy = loading.load(small())
     layers = [m for m in policy.model.modules() if type(m).__name__ == "Linear4bit"]
     assert layers and {m.weight.quant_type for m in layers} == {"nf4"}
     assert set(policy.model.peft_config) == {"designer", "executor"}
 
 
 def test_shared_adapters_are_one_adapter_for_both_roles() -> None:
-    policy = models.load(small("model.adapters=shared"))
+    policy = loading.load(small("model.adapters=shared"))
     assert set(policy.model.peft_config) == {"shared"}
     assert policy.adapters == {"designer": "shared", "executor": "shared"}
 
 
 def test_pad_is_neither_eos_nor_part_of_a_prompt() -> None:
     """The tiny tokenizer with its pad taken away, as in models whose pad is their eos."""
-    tokenizer = models.load(small()).tokenizer
+    tokenizer = loading.load(small()).tokenizer
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|spare|>"]})
     tokenizer.pad_token = tokenizer.eos_token
-    note = models.set_pad(tokenizer)
+    note = loading.set_pad(tokenizer)
     assert note is not None
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     assert tokenizer.pad_token not in str(tokenizer.chat_template)
@@ -69,17 +70,17 @@ def test_pad_is_neither_eos_nor_part_of_a_prompt() -> None:
 def test_pad_is_no_token_that_ends_a_reply() -> None:
     """As in Qwen3, whose pad is the second of its two end tokens: a loss that rebuilds its mask
     from `token != pad` would leave that token out."""
-    tokenizer = models.load(small()).tokenizer
+    tokenizer = loading.load(small()).tokenizer
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|spare|>"]})
     pad = tokenizer.pad_token_id
-    assert models.set_pad(tokenizer, [tokenizer.eos_token_id, pad]) is not None
+    assert loading.set_pad(tokenizer, [tokenizer.eos_token_id, pad]) is not None
     assert tokenizer.pad_token_id not in (pad, tokenizer.eos_token_id)
 
 
 @pytest.mark.parametrize("begun", ["", "```python\na = Agent"])
 def test_thinking_is_off_in_qwen3_s_template(begun: str) -> None:
     """Of a whole prompt, and of a reply that is begun for the model, as the bootstrap does."""
-    policy = models.load(small("model.chat_template={enable_thinking: false}"))
+    policy = loading.load(small("model.chat_template={enable_thinking: false}"))
     template = Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja"
     policy.tokenizer.chat_template = template.read_text()
     messages = [{"role": "user", "content": "How many?"}]
@@ -89,7 +90,7 @@ def test_thinking_is_off_in_qwen3_s_template(begun: str) -> None:
 
 
 def test_saved_adapters_load_with_plain_peft_and_come_back_bit_for_bit(tmp_path: Path) -> None:
-    policy = models.load(small())
+    policy = loading.load(small())
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
             if "lora_B.executor" in name:
@@ -98,7 +99,7 @@ def test_saved_adapters_load_with_plain_peft_and_come_back_bit_for_bit(tmp_path:
     policy.save(tmp_path)
     base = AutoModelForCausalLM.from_pretrained(embedded.FOLDER)
     PeftModel.from_pretrained(base, tmp_path / "executor")
-    again = models.load(small())
+    again = loading.load(small())
     again.load(tmp_path)
     found = dict(again.model.named_parameters())
     assert all(torch.equal(kept[n], found[n]) for n in kept)
@@ -109,9 +110,9 @@ def test_a_folder_that_is_no_model_is_one_clear_error(tmp_path: Path) -> None:
     recipe = small()
     model = recipe.model.model_copy(update={"name": str(tmp_path)})
     with pytest.raises(InputError, match=r"model\.name"):
-        models.load(recipe.model_copy(update={"model": model}))
+        loading.load(recipe.model_copy(update={"model": model}))
 
 
 def test_a_layer_that_the_model_lacks_is_named_in_one_sentence() -> None:
     with pytest.raises(InputError, match=r"lora\.targets: .*nope"):
-        models.load(small("lora.targets=[nope]"))
+        loading.load(small("lora.targets=[nope]"))

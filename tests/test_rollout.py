@@ -11,8 +11,9 @@ from conftest import small
 
 from mxa_lite.credit.advantage import assign
 from mxa_lite.evidence.metrics import outcomes, step_line
-from mxa_lite.policy import models
-from mxa_lite.policy.generate import Completion, Engine, Request
+from mxa_lite.policy.generate import Engine
+from mxa_lite.policy.load import load
+from mxa_lite.policy.request import Completion, Request
 from mxa_lite.rollout.sampler import Sampler, Shape, call_of
 from mxa_lite.runs.opened import sampler_for
 from mxa_lite.tree import Call, Design, Outcome, Question, Tree
@@ -39,7 +40,7 @@ class Scripted(Engine):
 @pytest.fixture(scope="module")
 def sampler() -> Iterator[Sampler]:
     recipe = small("rollout.max_calls=4", "rollout.max_tokens=200", "sandbox.seconds=2")
-    policy = models.load(recipe)
+    policy = load(recipe)
     with sampler_for(recipe, policy) as made:
         made.engine = Scripted(policy, 512, 65_536)
         yield made

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mxa_lite.credit.schedule import questions_for
 from mxa_lite.evidence.metrics import flat_numbers
-from mxa_lite.policy import models
+from mxa_lite.policy.load import load
 from mxa_lite.runs.opened import sampler_for
 from mxa_lite.tree import Question
 
@@ -187,7 +187,7 @@ def test_a_recipe_says_whether_half_the_tests_pay_half(pass_ratio: str, paid: fl
     question = Question(
         "q", "f", "mbpp", kind="code", tests=["assert f(1) == 1", "assert f(2) == 3"]
     )
-    with sampler_for(recipe, models.load(recipe)) as sampler:
+    with sampler_for(recipe, load(recipe)) as sampler:
         (verdict,) = sampler.grader.grade_many([(question, "def f(x):\n    return x")])
     assert verdict.correct == paid
 

@@ -17,15 +17,17 @@ from mxa_lite.errors import RunError
 from mxa_lite.learn.batching import trajectories
 from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.machine.memory import peak
-from mxa_lite.policy import models
-from mxa_lite.policy.generate import Engine, Request
+from mxa_lite.policy.generate import Engine
+from mxa_lite.policy.load import load
+from mxa_lite.policy.policy import Policy
+from mxa_lite.policy.request import Request
 from mxa_lite.recipe.keys import Rates, Recipe
 from mxa_lite.tree import Execution, Outcome, Tree
 
 Weights = dict[str, torch.Tensor]
 
 
-def adapter(policy: models.Policy, name: str) -> Weights:
+def adapter(policy: Policy, name: str) -> Weights:
     return {
         key: value.detach().clone()
         for key, value in policy.model.named_parameters()
@@ -42,9 +44,9 @@ def train(
     folder: Path,
     roles: Callable[[int], tuple[str, ...]],
     make: Callable[[int], list[Tree]] = trees,
-) -> tuple[models.Policy, list[dict[str, Any]]]:
+) -> tuple[Policy, list[dict[str, Any]]]:
     """Train on made-up trees; returns the policy and what each step measured."""
-    policy = models.load(recipe)
+    policy = load(recipe)
     seen: list[dict[str, Any]] = []
     trainer = RoleTrainer(
         recipe, policy, folder, make, roles, lambda step, t, numbers: seen.append(numbers)
@@ -96,7 +98,7 @@ def test_each_role_learns_at_its_own_rate(whole: Recipe, tmp_path: Path) -> None
             update={"learning_rate": Rates(executor=1.0, **rates), "weight_decay": 0.0}
         )
         recipe = whole.model_copy(update={"train": train_})
-        cold = models.load(recipe)
+        cold = load(recipe)
         policy, seen = train(recipe, tmp_path / name, lambda step: ("designer",))
         before, after = adapter(cold, "designer"), adapter(policy, "designer")
         moved[name] = torch.cat([(after[k] - before[k]).flatten() for k in before])
@@ -138,7 +140,7 @@ def test_the_frozen_adapter_is_bit_identical_after_a_stage(
             at_switch.update({name: adapter(policy, name) for name in (learns, frozen)})
         return trees(step)
 
-    policy = models.load(recipe)
+    policy = load(recipe)
     RoleTrainer(recipe, policy, tmp_path, make, roles, lambda *_: None).train()
     assert not changed(at_switch[frozen], adapter(policy, frozen))
     assert changed(at_switch[learns], adapter(policy, learns))
@@ -151,7 +153,7 @@ def test_coupled_steps_move_each_role_by_its_own_mean(whole: Recipe, tmp_path: P
         alone, _ = train(whole, tmp_path / role, lambda step, role=role: (role,))
         for key, value in adapter(alone, role).items():
             assert torch.allclose(value, adapter(both, role)[key], atol=1e-6, rtol=0)
-        fresh = models.load(whole)
+        fresh = load(whole)
         assert changed(adapter(fresh, role), adapter(both, role))
 
 
@@ -168,7 +170,7 @@ def test_a_step_without_signal_moves_nothing(tmp_path: Path) -> None:
 
     recipe = small("train.steps=2")
     policy, seen = train(recipe, tmp_path, lambda step: ("designer", "executor"), make)
-    fresh = models.load(recipe)
+    fresh = load(recipe)
     assert [s["micro_batches"] for s in seen] == [0, 0]
     for role in ("designer", "executor"):
         assert not changed(adapter(fresh, role), adapter(policy, role))
@@ -180,7 +182,7 @@ def test_gradients_pass_through_4_bit_layers_after_generating(tmp_path: Path) ->
     never generated."""
     grads = []
     for generate in (False, True):
-        policy = models.load(small())
+        policy = load(small())
         policy.activate("executor")
         if generate:
             ask = [{"role": "user", "content": "Tom has 2 pens."}]
@@ -203,7 +205,7 @@ def test_adapters_stay_in_float32_when_trainers_start(tmp_path: Path) -> None:
     """TRL casts adapters over a quantized base to bfloat16, and rounds them while doing so."""
     recipe = small("train.steps=1", "train.learning_rate=0")
     policy, _ = train(recipe, tmp_path, lambda step: ("designer", "executor"))
-    fresh = models.load(recipe)
+    fresh = load(recipe)
     for role in ("designer", "executor"):
         after = adapter(policy, role)
         assert {value.dtype for value in after.values()} == {torch.float32}
@@ -215,7 +217,7 @@ def test_log_probs_of_training_are_those_of_sampling(tmp_path: Path) -> None:
     from mxa_lite.rollout.sampler import call_of
 
     recipe = small("train.steps=1")
-    policy = models.load(recipe)
+    policy = load(recipe)
     ask = [{"role": "user", "content": "Tom has 2 pens. He buys 3 more. How many pens?"}]
     requests = [Request(ask, "executor", (i,), 0.7, 24) for i in range(6)]
     done = Engine(policy, 512, 65_536).generate(requests)
@@ -287,7 +289,7 @@ def test_the_memory_of_an_update_does_not_grow_with_its_rollouts(tmp_path: Path)
     """Allocated tensor bytes at the peak, beyond what lay there: the same for 12 micro-batches of
     four rows of 64 tokens and for 48 of them."""
     recipe = small("train.steps=1", "train.tokens_per_micro_batch=256")
-    policy, peaks, counts = models.load(recipe), [], []
+    policy, peaks, counts = load(recipe), [], []
     one = call(random.Random(0), "a", 1.0)
     one = replace(one, prompt_ids=[20] * 40, completion_ids=[30] * 24, logps=[-1.0] * 24)
     for executions in (12, 48):
@@ -314,7 +316,7 @@ def test_a_step_without_signal_shows_a_scaler_of_gradients_one_that_is_zero(tmp_
     made = trees(1)[:1]
     for design in made[0].designs:
         design.call.advantage = 0.0
-    args = (small("train.steps=1"), models.load(small()), tmp_path, lambda step: made)
+    args = (small("train.steps=1"), load(small()), tmp_path, lambda step: made)
     trainer = RoleTrainer(*args, lambda step: ("designer",), lambda *_: None)
     found = trajectories(made, ["designer"])
     assert trainer._micro_batches(found) == []

@@ -12,8 +12,8 @@ from conftest import small
 from mxa_lite import embedded
 from mxa_lite.errors import InputError
 from mxa_lite.learn.warmstart import read_chats, rows, warm_start
-from mxa_lite.policy import models
 from mxa_lite.policy.generate import Engine
+from mxa_lite.policy.load import load
 
 CHAT = [
     {"role": "system", "content": "Answer at once."},
@@ -23,7 +23,7 @@ CHAT = [
 
 
 def test_only_the_reply_and_its_end_carry_loss() -> None:
-    policy = models.load(small())
+    policy = load(small())
     row = rows(Engine(policy, 512, 4096), [CHAT])[0]
     lossy = [i for i, m in zip(row["input_ids"], row["completion_mask"], strict=True) if m]
     assert policy.tokenizer.decode(lossy) == CHAT[-1]["content"] + "<|end|>"
@@ -32,7 +32,7 @@ def test_only_the_reply_and_its_end_carry_loss() -> None:
 def test_a_warm_start_moves_only_the_roles_it_has_chats_for() -> None:
     """Some steps on executor chats lower its loss on them and leave the designer bit for bit."""
     recipe = small("cold_start.steps=10", "cold_start.learning_rate=5e-3")
-    policy = models.load(recipe)
+    policy = load(recipe)
     engine = Engine(policy, 512, 4096)
 
     def designer() -> list[torch.Tensor]:
@@ -60,7 +60,7 @@ def test_chats_that_do_not_fit_at_once_give_the_same_steps() -> None:
             "cold_start={method: data, steps: 4, batch_size: 4}",
             f"train.tokens_per_micro_batch={tokens}",
         )
-        policy = models.load(recipe)
+        policy = load(recipe)
         chats = read_chats(embedded.COLD_START)["executor"][:12]
         warm_start(recipe, policy, Engine(policy, 512, 4096), {"designer": [], "executor": chats})
         return [p.detach() for n, p in policy.model.named_parameters() if ".executor." in n]

@@ -19,7 +19,7 @@ from typing import Any
 from conftest import small
 from made_trees import trees
 
-from mxa_lite.policy import loaders
+from mxa_lite.policy import unsloth_first
 from mxa_lite.stdio import stdout_for_json
 
 LOADER, TRAINER, DTYPE = sys.argv[1:4]
@@ -28,7 +28,7 @@ ROLES = ("designer", "executor")
 LOSSES = ("dapo", "grpo", "dr_grpo")
 RECIPE = small(f"model.loader={LOADER}", f"model.dtype={DTYPE}", "train.steps=4")
 
-loaders.unsloth_first(RECIPE.model)
+unsloth_first(RECIPE.model)
 if TRAINER == "generated":
     with stdout_for_json(True):
         import unsloth.models.rl as rl  # puts the generated class into trl, as on a GPU
@@ -41,8 +41,10 @@ import torch  # noqa: E402
 
 from mxa_lite import embedded  # noqa: E402
 from mxa_lite.learn import trainer, warmstart  # noqa: E402
-from mxa_lite.policy import models  # noqa: E402
-from mxa_lite.policy.generate import Engine, Request  # noqa: E402
+from mxa_lite.policy.generate import Engine  # noqa: E402
+from mxa_lite.policy.load import load  # noqa: E402
+from mxa_lite.policy.policy import Policy  # noqa: E402
+from mxa_lite.policy.request import Request  # noqa: E402
 from mxa_lite.recipe import file as recipe_file  # noqa: E402
 from mxa_lite.recipe.keys import Rates, Recipe  # noqa: E402
 from mxa_lite.runs import export  # noqa: E402
@@ -66,7 +68,7 @@ if LOADER == "unsloth":
         recorded(function)
 
 
-def adapter(policy: models.Policy, name: str) -> Weights:
+def adapter(policy: Policy, name: str) -> Weights:
     found = policy.model.named_parameters()
     return {key: p.detach().clone() for key, p in found if f".{name}." in key}
 
@@ -75,9 +77,9 @@ def equal(a: Weights, b: Weights) -> bool:
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
-def policy_with_weights(recipe: Recipe) -> models.Policy:
+def policy_with_weights(recipe: Recipe) -> Policy:
     """Adapters that are not zero, so that every matrix has a gradient; the same everywhere."""
-    policy = models.load(recipe)
+    policy = load(recipe)
     torch.manual_seed(11)
     with torch.no_grad():
         for key, p in sorted(policy.model.named_parameters()):
@@ -86,7 +88,7 @@ def policy_with_weights(recipe: Recipe) -> models.Policy:
     return policy
 
 
-def say(policy: models.Policy, temperature: float) -> list[list[int]]:
+def say(policy: Policy, temperature: float) -> list[list[int]]:
     texts = ["Tom has 2 pens. He buys 3 more. How many pens?", "Ann has 9 eggs. She eats 4."]
     asked = [
         Request([{"role": "user", "content": text}], role, (text,), temperature, 24)
@@ -126,7 +128,7 @@ def gradients(loss_type: str) -> Weights:
 def stages() -> dict[str, Any]:
     """Both roles learn, then the executor alone, with generation before each step; then save and
     load."""
-    policy = models.load(RECIPE)
+    policy = load(RECIPE)
     weights: list[dict[str, Weights]] = []
     seen: list[dict[str, Any]] = []
 
@@ -146,7 +148,7 @@ def stages() -> dict[str, Any]:
     args = (FOLDER / "checkpoints", make, roles, lambda *a: seen.append(a[2]))
     trainer.RoleTrainer(RECIPE, policy, *args).train()
     weights.append({role: adapter(policy, role) for role in ROLES})
-    loaded = models.load(RECIPE)
+    loaded = load(RECIPE)
     loaded.load(FOLDER / "checkpoints" / "step-00004")
     return {
         "moves": [{r: not equal(a[r], b[r]) for r in ROLES} for a, b in pairwise(weights)],
@@ -170,7 +172,7 @@ def cold() -> dict[str, Any]:
     recipe = recipe_file.override(
         RECIPE, {"cold_start.method": "data", "cold_start.steps": 3, "cold_start.batch_size": 4}
     )
-    policy = models.load(recipe)
+    policy = load(recipe)
     every = warmstart.read_chats(embedded.COLD_START)
     chats = {role: some[:12] for role, some in every.items()}
     engine = Engine(policy, 512, 65_536)

@@ -172,11 +172,11 @@ def export(
     if target.is_dir() and any(target.iterdir()):
         raise InputError(f"--{form} {target}: is not an empty folder")
     recipe = stored_recipe(run, sets, checkpoint=True)
-    from mxa_lite.policy import loaders
+    from mxa_lite.policy import GET_UNSLOTH, unsloth_installed
 
     if form == "gguf":
-        if not loaders.unsloth_installed():
-            raise InputError(f"--gguf needs Unsloth's converter: {loaders.GET_UNSLOTH}")
+        if not unsloth_installed():
+            raise InputError(f"--gguf needs Unsloth's converter: {GET_UNSLOTH}")
         from mxa_lite.policy import unsloth  # noqa: F401 - before trl
     from mxa_lite.runs import export as exports
 
@@ -191,12 +191,12 @@ def export(
 @json_option
 def bench(model: str, sets: tuple[str, ...], as_json: bool) -> None:
     """This machine's rollout, sandbox and update speed, as ratios; takes some minutes."""
-    from mxa_lite.policy import loaders
+    from mxa_lite.policy import unsloth_first
     from mxa_lite.recipe import file as recipe_file
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler says when it starts
     sets = (f"model.name={model}", *sets)
-    loaders.unsloth_first(recipe_file.load("arithmetic", sets).model)
+    unsloth_first(recipe_file.load("arithmetic", sets).model)
     with stdout_for_json(as_json):
         from mxa_lite.machine.bench import bench as measure
         from mxa_lite.machine.bench import described

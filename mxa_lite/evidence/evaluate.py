@@ -14,7 +14,7 @@ from mxa_lite.credit.advantage import paid_correct
 from mxa_lite.evidence.stats import interval
 from mxa_lite.mas import answers, prompts
 from mxa_lite.mas.patterns import SYSTEMS
-from mxa_lite.policy.generate import Request
+from mxa_lite.policy.request import Request
 from mxa_lite.rollout.sampler import Sampler, Shape, call_of
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
 

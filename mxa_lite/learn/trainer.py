@@ -33,8 +33,9 @@ from mxa_lite.learn.batching import (
     summed,
     trajectories,
 )
-from mxa_lite.policy.models import Policy, autocast, exact_adapters, out_of_memory
-from mxa_lite.policy.noise import seed_of
+from mxa_lite.policy.load import autocast
+from mxa_lite.policy.policy import Policy, exact_adapters, out_of_memory
+from mxa_lite.policy.request import seed_of
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.tree import Tree
 

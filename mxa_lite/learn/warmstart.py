@@ -19,7 +19,8 @@ from trl import SFTConfig, SFTTrainer
 
 from mxa_lite.errors import InputError, read_text
 from mxa_lite.policy.generate import Engine
-from mxa_lite.policy.models import ROLES, Policy, autocast, exact_adapters
+from mxa_lite.policy.load import autocast
+from mxa_lite.policy.policy import ROLES, Policy, exact_adapters
 from mxa_lite.recipe.keys import Recipe
 
 Chat = list[dict[str, str]]

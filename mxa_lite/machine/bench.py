@@ -26,9 +26,8 @@ from mxa_lite.learn.batching import MicroBatch, micro_batches, trajectories
 from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.machine.memory import held, peak
 from mxa_lite.mas.patterns import SYSTEMS
-from mxa_lite.policy.continuous import ContinuousEngine
 from mxa_lite.policy.generate import Engine
-from mxa_lite.policy.models import Policy
+from mxa_lite.policy.policy import Policy
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.rollout.sampler import Sampler, Shape
@@ -192,24 +191,17 @@ def rollout_ratios(sampler: FixedDesigns) -> dict[str, Any]:
         with engine.policy.all_threads():
             threaded = plain_rate(sampler, trees, rows)
         rates["plain"].append(max(threaded, plain_rate(sampler, trees, rows)))
-    other: dict[str, float] = {}
-    for name, kind, tokens in (
-        ("alone", Engine, 1),  # one call at a time
-        ("continuous", ContinuousEngine, engine.generation_tokens),
-    ):
-        if name == "continuous" and engine.policy.loader != "plain":
-            continue
-        sampler.engine = kind(engine.policy, engine.max_length, tokens)
-        taken: list[float] = []
-        with timed(taken):
-            sampler.some("speed 2")
-        other[name] = sampler.engine.reset().completion_tokens / taken[0]
+    sampler.engine = Engine(engine.policy, engine.max_length, 1)  # one call at a time
+    taken: list[float] = []
+    with timed(taken):
+        sampler.some("speed 2")
+    alone = sampler.engine.reset().completion_tokens / taken[0]
     sampler.engine = engine
     pairs = zip(rates["rollout"], rates["plain"], strict=True)
     return {
         "rollout_efficiency": median(ours / plain for ours, plain in pairs),
-        "batching_gain": rates["rollout"][-1] / other.pop("alone"),
-        "tokens_per_second": {"waves": median(rates["rollout"])} | other,
+        "batching_gain": rates["rollout"][-1] / alone,
+        "tokens_per_second": {"waves": median(rates["rollout"])},
     }
 
 

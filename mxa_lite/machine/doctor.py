@@ -11,11 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mxa_lite import __version__
-from mxa_lite.policy.loaders import GET_UNSLOTH
+from mxa_lite.policy import GET_UNSLOTH
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets",
-    "unsloth", "triton", "xformers", "math-verify", "click", "pydantic",
+    "unsloth", "triton", "xformers", "sympy", "click", "pydantic",
 )  # fmt: skip
 
 
@@ -59,8 +59,8 @@ def report() -> list[str]:
     """The lines of `mxa-lite doctor`."""
     import torch
 
-    from mxa_lite.policy.loaders import choose_loader
-    from mxa_lite.policy.models import choose_dtype
+    from mxa_lite.policy import choose_loader
+    from mxa_lite.policy.load import choose_dtype
     from mxa_lite.recipe.keys import Model
     from mxa_lite.sandbox.box import Limits, Sandbox
     from mxa_lite.sandbox.confine import COVERS, LEVELS

@@ -132,8 +132,7 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
     if unsloth:
         logit_tokens, copies = min(LOGIT_CHUNK, logit_tokens), b + 2 * 4
 
-    longest_rows = 2 if recipe.engine == "continuous" else 1
-    cache = max(recipe.generation_tokens, longest_rows * recipe.model.max_length)
+    cache = max(recipe.generation_tokens, recipe.model.max_length)
     shortest = min(lengths)
     executions = train.questions * rollout.designs * rollout.executions
     rows = min(max(1, cache // shortest), executions)

@@ -1,6 +1,6 @@
 """Unsloth's loader and modes, on its GPU and its CPU backend; the only file that imports it.
 
-Import this before trl, transformers and peft (`loaders.unsloth_first` does).
+Import this before trl, transformers and peft (`unsloth_first` does).
 """
 
 from __future__ import annotations

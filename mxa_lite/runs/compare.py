@@ -21,15 +21,15 @@ from typing import Any
 
 import yaml
 
-from mxa_lite.evidence import charts
-from mxa_lite.recipe import file as recipe_file
-from mxa_lite.runs.stored import stored_recipe
 from mxa_lite.errors import InputError, RunError
+from mxa_lite.evidence import charts
 from mxa_lite.evidence.predictions import question_means, read_predictions
-from mxa_lite.recipe.keys import Recipe, diff, flat
 from mxa_lite.evidence.report import environment
-from mxa_lite.runfolder import RunFolder
 from mxa_lite.evidence.stats import two_level
+from mxa_lite.recipe import file as recipe_file
+from mxa_lite.recipe.keys import Recipe, diff, flat
+from mxa_lite.runfolder import RunFolder
+from mxa_lite.runs.stored import stored_recipe
 
 UNSHARED = ("seed", "threads")  # keys in which the runs of one row may differ
 BASELINES = ("single", "self_consistency")

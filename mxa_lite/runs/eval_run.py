@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mxa_lite.evidence import evaluate
-from mxa_lite.tasks import load as tasks
-from mxa_lite.runs.ask import opened
 from mxa_lite.evidence.predictions import question_means
 from mxa_lite.evidence.stats import paired
+from mxa_lite.runs.ask import opened
+from mxa_lite.tasks import load as tasks
 
 
 def _measured(

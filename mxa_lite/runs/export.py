@@ -12,11 +12,11 @@ import transformers
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from mxa_lite.policy import models
-from mxa_lite.runs.ask import checkpoint_of
 from mxa_lite.errors import InputError
+from mxa_lite.policy.load import folder_of
 from mxa_lite.recipe.keys import Recipe, is_path
 from mxa_lite.runfolder import RunFolder
+from mxa_lite.runs.ask import checkpoint_of
 
 
 def _adapters(run: Path) -> list[Path]:
@@ -49,7 +49,7 @@ def _finish(run: Path, recipe: Recipe, tokenizer: Any, target: Path, what: str) 
 
 def _source(recipe: Recipe) -> tuple[str, Any, Any]:
     transformers.utils.logging.disable_progress_bar()
-    name = models.folder_of(recipe.model)
+    name = folder_of(recipe.model)
     try:
         return name, AutoConfig.from_pretrained(name), AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:

@@ -10,14 +10,13 @@ import datasets
 import torch
 import transformers
 
-from mxa_lite.policy import models
-from mxa_lite.policy.continuous import ContinuousEngine
 from mxa_lite.policy.generate import Engine
-from mxa_lite.errors import InputError
-from mxa_lite.tasks.grade import Grader
+from mxa_lite.policy.load import load
+from mxa_lite.policy.policy import Policy
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.sandbox.box import Limits, Sandbox
+from mxa_lite.tasks.grade import Grader
 
 LIBRARIES = ("transformers", "trl", "peft", "bitsandbytes", "accelerate")
 TINY = 20_000_000  # parameters
@@ -25,14 +24,11 @@ THREADS = torch.get_num_threads()  # before anybody sets them
 
 
 @contextlib.contextmanager
-def sampler_for(recipe: Recipe, policy: models.Policy) -> Iterator[Sampler]:
+def sampler_for(recipe: Recipe, policy: Policy) -> Iterator[Sampler]:
     """A sampler with its sandbox and grader started, as the recipe says."""
     box = recipe.sandbox
     limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
-    kind = ContinuousEngine if recipe.engine == "continuous" else Engine
-    if recipe.engine == "continuous" and policy.loader != "plain":
-        raise InputError("engine: continuous needs model.loader=plain; Unsloth has its own cache")
-    engine = kind(policy, recipe.model.max_length, recipe.generation_tokens)
+    engine = Engine(policy, recipe.model.max_length, recipe.generation_tokens)
     with (
         Sandbox(limits, box.require) as sandbox,
         Grader(box.require, ratio=recipe.credit.pass_ratio, limits=limits) as grader,
@@ -40,18 +36,18 @@ def sampler_for(recipe: Recipe, policy: models.Policy) -> Iterator[Sampler]:
         yield Sampler(engine, sandbox, grader, recipe)
 
 
-def load_policy(recipe: Recipe) -> models.Policy:
+def load_policy(recipe: Recipe) -> Policy:
     """The policy with fresh adapters; threads set, libraries told to be quiet."""
-    for name in (*LIBRARIES, "ContinuousBatchingLogger"):
+    for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    policy = models.load(recipe)
+    policy = load(recipe)
     set_threads(recipe, policy)
     return policy
 
 
-def set_threads(recipe: Recipe, policy: models.Policy) -> None:
+def set_threads(recipe: Recipe, policy: Policy) -> None:
     """`threads` of the recipe; else all, but one thread where a tiny model decodes single tokens.
 
     Seen with the embedded model, one and two threads on two idle cores: a step of 16 rows takes 8

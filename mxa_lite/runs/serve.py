@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
+from mxa_lite.errors import InputError, RunError
 from mxa_lite.evidence import report
 from mxa_lite.runs.stored import stored_recipe
-from mxa_lite.errors import InputError, RunError
 
 if TYPE_CHECKING:  # torch is loaded when the first question is asked
     from mxa_lite.runs.ask import Asked
@@ -46,7 +46,7 @@ class Model:
         """Answer a question with the newest checkpoint."""
         if self._sampler is None:
             stored_recipe(self.run, checkpoint=True)  # before anything imports trl
-        from mxa_lite.runs.ask import (ask, checkpoint_of, kind_of, opened)
+        from mxa_lite.runs.ask import ask, checkpoint_of, kind_of, opened
 
         if self._sampler is None:
             self._sampler = self._stack.enter_context(opened(self.run))

@@ -17,7 +17,7 @@ def stored_recipe(run: Path, sets: tuple[str, ...] = (), *, checkpoint: bool = F
 
     checkpoint: whether the model is going to be loaded; a saved adapter is needed then.
     """
-    from mxa_lite.policy import loaders
+    from mxa_lite.policy import unsloth_first
     from mxa_lite.recipe import file as recipe_file
 
     if not os.path.isfile(run / "recipe.yaml"):
@@ -31,5 +31,5 @@ def stored_recipe(run: Path, sets: tuple[str, ...] = (), *, checkpoint: bool = F
             raise InputError(
                 f"{run}: has its adapters; --set changes no lora and no model.adapters"
             )
-        loaders.unsloth_first(recipe.model)
+        unsloth_first(recipe.model)
     return recipe

@@ -15,24 +15,22 @@ import click
 import torch
 from tqdm import tqdm
 
-from mxa_lite.learn import bootstrap
-from mxa_lite.learn import warmstart
-from mxa_lite.learn import distributed
 from mxa_lite import embedded
-from mxa_lite.evidence import evaluate
-from mxa_lite.recipe import file as recipe_file
-from mxa_lite.tasks import load as tasks
-from mxa_lite.runs.interrupts import Interrupts
 from mxa_lite.credit.advantage import GroupStats, assign
-from mxa_lite.machine.doctor import versions
+from mxa_lite.credit.schedule import learning_roles, questions_for, stage
 from mxa_lite.errors import InputError
+from mxa_lite.evidence import evaluate
 from mxa_lite.evidence.metrics import flat_numbers, merged, step_line
+from mxa_lite.learn import bootstrap, distributed, warmstart
+from mxa_lite.learn.trainer import RoleTrainer, checkpoint_name, latest_checkpoint
+from mxa_lite.machine.doctor import versions
+from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.rollout.sampler import Sampler, Shape
 from mxa_lite.runfolder import RunFolder
-from mxa_lite.credit.schedule import learning_roles, questions_for, stage
+from mxa_lite.runs.interrupts import Interrupts
 from mxa_lite.runs.opened import load_policy, sampler_for
-from mxa_lite.learn.trainer import RoleTrainer, checkpoint_name, latest_checkpoint
+from mxa_lite.tasks import load as tasks
 from mxa_lite.tree import Question, Tree
 
 COLD = checkpoint_name(0)

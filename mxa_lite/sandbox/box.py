@@ -27,6 +27,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from mxa_lite.errors import RunError
+from mxa_lite.mas.script import node_names
 from mxa_lite.sandbox.child import MAX_LINE, path_key
 from mxa_lite.sandbox.confine import LEVELS
 from mxa_lite.sandbox.start import start_server
@@ -58,7 +59,9 @@ class Sandbox:
     """A warm fork server and the scripts it runs; to be used from one thread at a time.
 
     level: the strongest of `confine.LEVELS` this machine gave. alive: scripts at once; more wait
-    in a queue. at_most: the highest level to try. Raises SandboxError below `require`.
+    in a queue. at_most: the highest level to try. nodes: the text of a file of further node
+    classes, which each script has too, and `node_names` their names. Raises SandboxError below
+    `require`, and where `nodes` is no Python.
     """
 
     def __init__(
@@ -68,8 +71,14 @@ class Sandbox:
         *,
         alive: int = 512,
         at_most: str = LEVELS[-1],
+        nodes: str = "",
     ) -> None:
         self.limits = limits
+        self._nodes = nodes
+        try:
+            self.node_names = node_names(nodes)
+        except SyntaxError as error:
+            raise SandboxError(f"rollout.nodes line {error.lineno}: {error.msg}") from error
         self._alive = alive
         self._at_most = at_most
         self._cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 2
@@ -106,7 +115,7 @@ class Sandbox:
         def done(ended: Ended, status: int) -> None:
             self._events.append(ended)
 
-        spec = {**asdict(job), "program": False}
+        spec = {**asdict(job), "nodes": self._nodes, "program": False}
         if not self._ready:
             return self._enqueue(spec, self.limits, done)
         run = self._ready.popleft()
@@ -146,10 +155,10 @@ class Sandbox:
         run.replied += 1
         self._answer(run, call_id, text)
 
-    def stop(self, job: int, outcome: Outcome) -> None:
+    def stop(self, job: int, outcome: Outcome, error: str | None = None) -> None:
         """Ends a started script with an outcome, for instance `token_budget`; `Ended` follows."""
         if job in self._runs:
-            self._kill(self._runs[job], outcome, f"{outcome}: stopped")
+            self._kill(self._runs[job], outcome, error or f"{outcome}: stopped")
 
     def run_codes(self, programs: list[tuple[str, str]]) -> list[CodeResult]:
         """Runs plain Python programs, pairs of (source, stdin), in the same confinement."""

@@ -33,7 +33,7 @@ from typing import Any
 CHANNEL = 3  # the file descriptor of the wire
 TASKS = 4  # the file descriptor of this process's threads in /proc
 MAX_LINE = 1 << 20  # bytes; the parent ends a script that sends a longer one
-_FILES = ("script.py", "program.py")  # names of the source in tracebacks
+_FILES = ("script.py", "program.py", "nodes.py")  # names of the source in tracebacks
 OUT_OF_MEMORY = 77  # exit status when not even the end could be reported
 
 _Held = tuple[tuple[tuple[int, int, str], ...], int, bytes, int]
@@ -270,7 +270,12 @@ def _complain(crash: BaseException) -> str:
         trace = trace.tb_next
     crash.__traceback__ = trace or crash.__traceback__
     traceback.print_exception(crash)
-    return "".join(traceback.format_exception_only(crash)).strip().splitlines()[-1]
+    last = "".join(traceback.format_exception_only(crash)).strip().splitlines()[-1]
+    if isinstance(crash, SyntaxError):
+        file, line = crash.filename, crash.lineno
+    else:
+        file, line = (trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace else ("", 0)
+    return f"rollout.nodes line {line}: {last}" if file == "nodes.py" else last
 
 
 def main(folder: str) -> None:
@@ -288,7 +293,8 @@ def main(folder: str) -> None:
         else:
             from mxa_lite.mas import script as mas
 
-            mas.run_script(job["source"], job["question"], job["kind"], client, job["seed"])
+            arguments = job["question"], job["kind"], client, job["seed"], job["nodes"]
+            mas.run_script(job["source"], *arguments)
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
         error = f"SystemExit: {leaving.code}" if status else None

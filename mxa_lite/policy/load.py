@@ -1,113 +1,31 @@
-"""The base model in 4 bit, its tokenizer, and one LoRA adapter per role (or one shared)."""
+"""The base model in 4 bit, its tokenizer, and one fresh LoRA adapter per role (or one shared)."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft import get_peft_model
-from peft.utils import load_peft_weights, set_peft_model_state_dict
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 
 from mxa_lite import embedded
 from mxa_lite.errors import InputError
-from mxa_lite.policy.loaders import accelerator, choose_loader
+from mxa_lite.policy import accelerator, choose_loader
 from mxa_lite.policy.lora import lora_config
+from mxa_lite.policy.merged import Merged
+from mxa_lite.policy.policy import ROLES, Policy
 from mxa_lite.recipe.keys import Model, Recipe
 
-if TYPE_CHECKING:
-    from mxa_lite.recipe.keys import Role
-
-ROLES: tuple[Role, ...] = ("designer", "executor")
-
-
-@dataclass
-class Policy:
-    """One base model that speaks for both roles.
-
-    adapters: role -> name of its adapter; both roles name "shared" with `adapters: shared`.
-    notes: how it was loaded and why, one sentence each, for the log and `doctor`.
-    threads: CPU threads of prompts and updates, where single tokens are decoded with fewer.
-    """
-
-    model: Any  # a PeftModel; Unsloth's has extra methods
-    tokenizer: Any
-    adapters: dict[str, str]
-    loader: str
-    notes: list[str] = field(default_factory=list)
-    template: dict[str, Any] = field(default_factory=dict)
-    threads: int | None = None
-
-    @contextlib.contextmanager
-    def all_threads(self) -> Iterator[None]:
-        """Compute with all threads meanwhile: for prompts and updates, not for single tokens."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The adapters, each once."""
-        return tuple(dict.fromkeys(self.adapters.values()))
-
-    def activate(self, role: str) -> None:
-        """Make the role's adapter the one the next forward uses.
-
-        PEFT freezes the others when it switches; all stay trainable here, because the optimizer
-        must know both (also on resume) and an adapter that is not active gets no gradient at all.
-        """
-        name = self.adapters[role]
-        if self.model.active_adapters != [name]:
-            self.model.set_adapter(name)
-            self.model.set_requires_grad(list(self.names), True)
-
-    def generating(self) -> None:
-        """Switch to generation: no dropout, no checkpointing."""
-        if self.loader == "unsloth":
-            from mxa_lite.policy import unsloth
-
-            unsloth.for_inference(self.model)
-        self.model.eval()
-
-    def learning(self) -> None:
-        """Switch to training."""
-        if self.loader == "unsloth":
-            from mxa_lite.policy import unsloth
-
-            unsloth.for_training(self.model)
-        self.model.train()
-
-    def save(self, folder: Path, names: Iterable[str] | None = None) -> None:
-        """Write each adapter to `folder/<name>` in PEFT's own format."""
-        self.model.save_pretrained(str(folder), selected_adapters=list(names or self.names))
-
-    def load(self, folder: Path, names: Iterable[str] | None = None) -> None:
-        """Read adapters that `save` wrote; weights come back bit for bit.
-
-        Raises InputError for a missing or damaged one.
-        """
-        for name in names or self.names:
-            try:
-                if not (folder / name / "adapter_model.safetensors").is_file():
-                    raise InputError(f"{folder / name}: no adapter_model.safetensors")
-                weights = load_peft_weights(str(folder / name), device="cpu")
-                set_peft_model_state_dict(self.model, weights, adapter_name=name)
-            except (SafetensorError, RuntimeError) as error:
-                reason = str(error).splitlines()[0]
-                raise InputError(f"{folder / name}: damaged adapter: {reason}") from error
+COPIES = 1 << 30  # bytes of merged weights that nobody needs to be asked for
 
 
 def choose_dtype(model: Model) -> tuple[torch.dtype, str]:
@@ -122,11 +40,6 @@ def choose_dtype(model: Model) -> tuple[torch.dtype, str]:
     return torch.float16, "the GPU has no bfloat16"
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out, in torch or in the matrix library beneath it."""
-    return isinstance(error, torch.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC" in str(error)
-
-
 def autocast(model: Model) -> dict[str, bool]:
     """The trainers' `bf16` and `fp16`: mixed precision in the dtype the base computes in."""
     dtype, _ = choose_dtype(model)
@@ -136,12 +49,42 @@ def autocast(model: Model) -> dict[str, bool]:
     }
 
 
+def choose_weights(recipe: Recipe, model: Any, loader: str) -> tuple[str, str]:
+    """("merged" or "adapter", reason): what rollouts are generated with.
+
+    model: with its adapters. Raises InputError when copies are asked for under Unsloth.
+    """
+    if recipe.rollout.weights != "auto":
+        if recipe.rollout.weights == "merged" and loader == "unsloth":
+            raise InputError("rollout.weights is merged, which needs model.loader=plain")
+        return recipe.rollout.weights, "the recipe asks for it"
+    if loader == "unsloth":
+        return "adapter", "Unsloth generates with its own kernels"
+    base = model.get_base_model()
+    if base.dtype != torch.float32:
+        return "adapter", f"an adapter is rounded away in {str(base.dtype).removeprefix('torch.')}"
+    layers = [m for m in base.modules() if isinstance(m, BaseTunerLayer)]
+    parameters = sum(layer.in_features * layer.out_features for layer in layers)
+    size = 4 * parameters * len(model.peft_config)
+    if size > COPIES:
+        return "adapter", f"copies of the base would take {size / 2**30:.1f} GiB"
+    return "merged", f"copies of the base take {size / 2**20:.0f} MiB"
+
+
 def folder_of(model: Model) -> str:
     """The embedded model's folder, a local folder, or the Hub id as given."""
     if model.name == "embedded":
         return str(embedded.FOLDER)
     local = Path(model.name).expanduser()
     return str(local) if local.is_dir() else model.name
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end a completion: those the model's generation config names, and eos."""
+    ends = getattr(model.generation_config, "eos_token_id", None) or []
+    return list(
+        dict.fromkeys([*([ends] if isinstance(ends, int) else ends), tokenizer.eos_token_id])
+    )
 
 
 def set_pad(tokenizer: Any, ends: Iterable[int] = ()) -> str | None:
@@ -208,19 +151,6 @@ def keep_differentiable(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-@contextlib.contextmanager
-def exact_adapters(model: Any) -> Iterator[None]:
-    """Keep the adapters' float32 weights through the start of a TRL trainer.
-
-    Over a quantized base TRL casts adapters to bfloat16 when a trainer is made (seen in 1.15). A
-    step of 1e-3 on a weight of 0.05 is then mostly rounding, and small models do not learn.
-    """
-    kept = [(p, p.data) for p in model.parameters() if p.requires_grad]
-    yield
-    for parameter, data in kept:
-        parameter.data = data
-
-
 def load(recipe: Recipe) -> Policy:
     """Load the base in NF4 (or whole) and put fresh adapters on it, seeded by the recipe."""
     loader, why_loader = choose_loader(recipe.model)
@@ -252,11 +182,21 @@ def load(recipe: Recipe) -> Policy:
         raise InputError(f"model.name: {recipe.model.name} has no chat template; use a chat model")
     for name in others:
         model.add_adapter(name, lora_config(recipe.lora))
-    ends = getattr(model.generation_config, "eos_token_id", None) or []
-    if note := set_pad(tokenizer, [ends] if isinstance(ends, int) else ends):
+    ends = end_tokens(model, tokenizer)
+    if note := set_pad(tokenizer, ends):
         notes.append(note)
+    # The folder may set anything here: penalties, beams, a static cache. Nothing of it is used.
+    model.generation_config = model.get_base_model().generation_config = GenerationConfig(
+        eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
+    )
     tokenizer.padding_side = "left"
-    policy = Policy(model, tokenizer, adapters, loader, notes, dict(recipe.model.chat_template))
+    weights, why_weights = choose_weights(recipe, model, loader)
+    notes.append(f"rollout.weights {weights}: {why_weights}")
+    policy = Policy(
+        model, tokenizer, adapters, loader, ends, notes, dict(recipe.model.chat_template)
+    )
+    if weights == "merged":
+        policy.merged = Merged(model, recipe.model.max_length)
     model.set_requires_grad(list(policy.names), True)
     policy.activate("executor")
     return policy
