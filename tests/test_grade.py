@@ -260,6 +260,15 @@ def test_the_pass_ratio_is_an_option() -> None:
         assert partial.grade(SUM, "print(9)").reason == "1 of 2 tests passed"
 
 
+def test_a_test_that_cannot_be_judged_is_left_out_and_counted(grader: Grader) -> None:
+    tests = ["assert f(1) == 2", "g = lambda x: x\nassert f(g) == 1", "import no_such\nassert f(0)"]
+    verdict = grader.grade(code(*tests), "def f(x): return x + 1")
+    assert verdict.correct == 1
+    assert verdict.reason.startswith("1 of 1 tests passed; 2 left out")
+    assert grader.grade(code(*tests), "def f(x): return x").correct == 0
+    assert grader.grade(code(*tests[1:]), "def f(x): return x").reason == "no test could be run"
+
+
 def lines(path: Path, *rows: Any) -> Path:
     text = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows)
     path.write_text(text + "\n")

@@ -142,7 +142,9 @@ class Grader:
         share = sum(passed) / len(passed)
         reason = f"{sum(passed)} of {len(passed)} tests passed"
         if tests > len(passed):
-            reason += f"; {tests - len(passed)} left out, for they hand over code of their own"
+            reason += (
+                f"; {tests - len(passed)} left out: they hand over code, or import what is missing"
+            )
         return Verdict(share if self._ratio else float(share == 1), reason)
 
 

@@ -263,7 +263,7 @@ for test in tests:
         space |= answers  # classes of the setup too, which the answer is to see
         exec(test, space)
         _check(transcript[-1])
-    except Unsendable:
+    except (Unsendable, ImportError):
         passed[-1] = None
     except (Exception, Unknown):
         passed[-1] = False
