@@ -18,10 +18,10 @@ class RunError(Exception):
 def read_text(path: Path) -> str:
     """The file's text, else InputError."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InputError(f"{path}: cannot be read: {reason}") from None
+        raise InputError(f"{path} cannot be read: {reason}") from None
 
 
 def json_object(text: str, where: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A client in this process: canned replies per agent, real threads, everything recorded."""
 
+import errno
 import subprocess
 import sys
 import threading
@@ -82,9 +83,14 @@ class FakeClient:
         return next(c for c in self.calls if (c.path, c.number) == (path, number))
 
 
-def run(source, kind="math", question=QUESTION, **replies):
+def run(source, kind="math", question=QUESTION, nodes="", **replies):
     """Runs a script against canned replies (a text or a list per agent); the client after it."""
     client = FakeClient({k: [*v] if isinstance(v, list) else [v] for k, v in replies.items()})
-    with patch.dict(sys.modules), patch.object(subprocess, "run"):
-        mas.run_script(source, question, kind, client, seed=1)
+    refusal = PermissionError(errno.EPERM, "Operation not permitted")  # as in the sandbox
+    with (
+        patch.dict(sys.modules),
+        patch.dict(vars(mas)),
+        patch.object(subprocess, "run", side_effect=refusal),
+    ):
+        mas.run_script(source, question, kind, client, seed=1, nodes=nodes)
     return client

@@ -103,7 +103,7 @@ def test_longer_replies_never_become_shorter_than_short_ones():
     """Fault: 10 000 characters passed whole, 10 001 were cut to about 3 000."""
     lengths = [len(shorten("x" * n)) for n in range(900, 1200)]
     assert lengths == sorted(lengths)
-    assert shorten("a" * 500 + "b" * 5000 + "c" * 500).endswith("c" * 500)
+    assert shorten("a" * 500 + "b" * 5000 + "c" * 800) == f"{'a' * 200}\n...\n{'c' * 800}"
 
 
 def test_blocks():
@@ -112,6 +112,8 @@ def test_blocks():
     assert last_solution("<solution>\n```python\nx = 1\n```\n</solution>") == "x = 1"
     assert fences("```py\na\n```\ntext\n```\nb\n```") == [("py", "a"), ("", "b")]
     assert fences("```python\ncut") == [("python", "cut")]
+    assert fences("so: ```python\nx\n``` and ```\ny```") == [("python", "x"), ("", "y")]
+    assert fences("```python\ns = '```'\n```\ntext") == [("python", "s = '```'")]
 
 
 def test_answers_and_their_form():
@@ -129,6 +131,14 @@ def test_programs_are_compared_without_comments_and_layout():
     assert program("not ( python") == "not ( python"
 
 
+QUOTING = '''a = Agent("coder", """Write the program so:
+```python
+print(1)
+```
+or in <code></code> tags.""")
+answer(a(question))'''
+
+
 @pytest.mark.parametrize(
     ("reply", "script"),
     [
@@ -139,6 +149,16 @@ def test_programs_are_compared_without_comments_and_layout():
         ("```python\nanswer(1)", "answer(1)"),
         ("from workflow import Workflow\nx = 1", "from workflow import Workflow\nx = 1"),
         ('a = Agent("s", "p")\nanswer(a(question))', 'a = Agent("s", "p")\nanswer(a(question))'),
+        (f"```python\n{QUOTING}\n```", QUOTING),
+        (f"Here:\n```python\n{QUOTING}\n```\nRun it:\n```bash\nls\n```", QUOTING),
+        (f"<code>\n```python\n{QUOTING}\n```\n</code>", QUOTING),
+        (f"<code>\n{QUOTING}\n</code>\nIt uses </code> no more", QUOTING),
+        (f"Scripts go into <code>. <code>\n{QUOTING}\n</code>", QUOTING),
+        (f"```python\n{QUOTING}", QUOTING),
+        ("```python\nanswer(1)\n```\nor\n```python\nanswer(2)\n```", "answer(2)"),
+        ("```python\nanswer(1)\n```\nor\n```python\nanswer(2\n```", "answer(1)"),
+        ("```python\nanswer(1\n```", "answer(1"),
+        ("```python\nanswer(1)```", "answer(1)"),
         ("<think>```python\nanswer(0)\n```</think>```python\nanswer(1)\n```", "answer(1)"),
     ],
 )

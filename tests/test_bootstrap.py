@@ -10,9 +10,11 @@ from mxa_lite.learn import bootstrap, warmstart
 from mxa_lite.learn.bootstrap import Bootstrap, Sample, chosen, seeds
 from mxa_lite.mas import prompts
 from mxa_lite.mas.check import check
-from mxa_lite.policy.generate import Completion, EngineStats, Waves
 from mxa_lite.policy.generate import Engine as RealEngine
+from mxa_lite.policy.generate import EngineStats
+from mxa_lite.policy.request import Completion
 from mxa_lite.recipe.file import load
+from mxa_lite.rollout.canned import Canned, Ungraded
 from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.runs.opened import load_policy, sampler_for
@@ -26,11 +28,10 @@ QUESTIONS = [Question(f"q{i}", f"What is 2 + {i}?", "t", gold=str(2 + i)) for i 
 VOTE = "a = Agent('s', 'Add.')\nanswer(Ensemble('v', [a, a, a])(question))"
 
 
-class Engine(Waves):
+class Engine:
     """Says one text per role; knows how long a prompt is in words."""
 
     def __init__(self, designer, executor="\\boxed{4}", max_length=100_000):
-        super().__init__()
         self.texts = {"designer": designer, "executor": executor}
         self.stats, self.max_length = EngineStats(), max_length
         self.policy = SimpleNamespace(names=())
@@ -85,8 +86,8 @@ def test_every_example_runs_and_is_of_the_pattern_it_is_shown_for(sandbox, kind)
         (pattern, prompts.example(pattern, kind, pick))
         for pattern, pick in itertools.product(prompts.PATTERNS, range(4))
     ]
-    canned = bootstrap._Rehearsal()
-    sampler = Sampler(canned, sandbox, canned, load("arithmetic"))
+    engine = Canned({"*": [bootstrap.FORMAL]})
+    sampler = Sampler(engine, sandbox, Ungraded(), load("arithmetic"))
     made = [sampler.checked(Call("designer", "", 0, [], text)) for _, text in scripts]
     assert [d.pattern for d in made] == [pattern for pattern, _ in scripts]
     sampler.run_scripts([(question, d) for d in made], 0.0)
@@ -97,9 +98,9 @@ def test_every_example_runs_and_is_of_the_pattern_it_is_shown_for(sandbox, kind)
 
 def test_every_line_of_the_language_runs_as_it_is_written(sandbox):
     parts = [line.partition("    ")[0] for line in prompts.LANGUAGE.splitlines() if "    " in line]
-    assert len(parts) == 6
-    canned = bootstrap._Rehearsal()
-    sampler = Sampler(canned, sandbox, canned, load("arithmetic"))
+    assert len(parts) == 8
+    engine = Canned({"*": [bootstrap.FORMAL]})
+    sampler = Sampler(engine, sandbox, Ungraded(), load("arithmetic"))
     for part in parts:
         run = part.removeprefix("a = ") + "(question)" * (".run(" not in part)
         script = f'a = b = c = j = Agent("x", "y")\nanswer({run})'

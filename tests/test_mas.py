@@ -205,6 +205,68 @@ def test_reflection_refines_until_correct():
     assert at_once.agents == ["solver", "critic"] and at_once.answers == [box(7)]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "agents"),
+    [
+        ("c, 1, None, None, True", "aca"),
+        ("1, None, c", "aca"),
+        ("1, 'Look.', c, 'Again.', True", "aca"),
+        ("1, critic_agent=c", "aca"),
+        ("num_iterations=1, critic_agent=c", "aca"),
+        ("c, num_iterations=1", "aca"),
+        ("None, 1", "aaa"),
+    ],
+)
+def test_reflection_takes_the_papers_order_of_arguments_and_the_short_one(arguments, agents):
+    """Fault: a critic in the paper's place was taken for a prompt."""
+    nodes = 'a, c = Agent("a", "p"), Agent("c", "p")\n'
+    client = run(nodes + f'ReflectionNode("r", a, {arguments})(question)', a="x", c="wrong")
+    assert client.agents == list(agents)
+
+
+def test_agents_take_the_papers_order_of_arguments_and_the_short_one():
+    tools = 'tools = ToolRegistry().register("python")\n'
+    ask = '<tool_call>{"name": "python", "arguments": {"code": "1"}}</tool_call>'
+    for arguments in ("tools, None, 2, False", "tools, 2", "tools, 2, 0.5"):
+        client = run(tools + f'AgentNode("a", "p", {arguments})(question)', a=ask)
+        assert len(client.calls) == 3
+    assert client.calls[0].temperature == 0.5
+
+
+def test_results_tell_how_they_came_about_as_in_the_papers_package():
+    script = TWO + (
+        "def result(node):\n    return Workflow('w').add_node(node).run(question)\n"
+        "vote = result(Ensemble('v', [a, b])).metadata\n"
+        "assert (vote['strategy'], vote['num_agents']) == ('majority_vote', 2)\n"
+        "assert vote['all_responses'] == ['5', 'wrong']\n"
+        "debate = result(Debate('d', [a, b], num_rounds=3)).metadata\n"
+        "assert (debate['num_rounds'], debate['num_debaters']) == (3, 2)\n"
+        "assert debate['debate_history'] == [['5', 'wrong']] * 3\n"
+        "critic = result(Reflection('r', a, b, num_iterations=1)).metadata\n"
+        "assert (critic['mode'], critic['critic_agent']) == ('critic-based', 'other')\n"
+        "assert [h['iteration'] for h in critic['history']] == [0, 1]\n"
+        "assert critic['history'][1]['reflection'] == 'wrong'\n"
+        "alone = result(Reflection('r', a, num_iterations=0)).metadata\n"
+        "assert alone['mode'] == 'self-reflection' and len(alone['history']) == 1\n"
+        "routed = result(Router('q', {'x': a, 'y': b}, lambda c: 'y', 'x'))\n"
+        "assert routed.metadata['route_taken'] == 'y' and routed.metadata['routed_from'] == 'q'\n"
+        "agent = result(b)\n"
+        "assert agent.metadata['agent_name'] == 'other' and agent.metadata['tokens'] == 1\n"
+        "data = agent.to_dict()\n"
+        "assert (data['content'], data['type']) == ('wrong', 'agent_response')\n"
+        "assert set(data) == {'content', 'type', 'metadata', 'sender', 'recipient'}\n"
+        "assert vars(Message.from_dict(data)) == vars(agent)\n"
+        "answer('held')"
+    )
+    assert run(script, solver="5", other="wrong").answers == ["held"]
+
+
+def test_an_error_message_names_the_exception(capsys):
+    script = TWO + "print(Workflow('w').add_node(a).run(question).metadata['exception_type'])"
+    run(script, solver=ValueError("cut"))
+    assert capsys.readouterr().out == "NodeError\n"
+
+
 @pytest.mark.parametrize("arguments", ["num_iterations=2", "None, 2", "2"])
 def test_reflection_without_a_critic_asks_the_agent_and_is_bounded(arguments):
     client = run(AGENT + f'answer(Reflection("r", a, {arguments})(question))', solver="no")
@@ -230,6 +292,10 @@ def test_reflection_history():
     script = AGENT + 'Reflection("r", a, Agent("c", "c"), include_history=True)(question)'
     client = run(script, solver=["1", "2", "3"], c=["bad one", "bad two"])
     assert client.at("0.4").user == prompts.refine(QUESTION, "2", "bad one\nbad two")
+    last = run(
+        script.replace(", include_history=True", ""), solver=["1", "2", "3"], c=["one", "two"]
+    )
+    assert last.at("0.4").user == prompts.refine(QUESTION, "2", "two")
 
 
 def test_reflection_keeps_its_solution_when_the_critic_fails():

@@ -346,16 +346,73 @@ def test_one_answer_is_sent_at_the_end(end, answers):
 
 
 @pytest.mark.parametrize(
-    ("end", "error"), [("1 / 0", ZeroDivisionError), ("raise SystemExit(0)", SystemExit)]
+    ("end", "error"),
+    [
+        ("1 / 0", ZeroDivisionError),
+        ("raise SystemExit(1)", SystemExit),
+        ("raise SystemExit('no')", SystemExit),
+    ],
 )
 def test_a_script_that_does_not_reach_its_end_has_no_answer(end, error):
     client = FakeClient({})
     with pytest.MonkeyPatch.context() as patch, pytest.raises(error):
         for name in ("__main__", *mas.MODULES):
             patch.setitem(mas.sys.modules, name, mas)
-        patch.setattr(mas.subprocess, "run", None)
         mas.run_script(f"answer('5')\n{end}", QUESTION, "math", client, 0)
     assert client.answers == []
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "import sys\nsys.exit(0)",
+        "raise SystemExit",
+        "def main():\n    sys = 0\nraise SystemExit(main())",
+        "import sys\ndef main():\n    sys.exit()\nmain()",
+    ],
+)
+def test_a_clean_exit_keeps_the_answer(end):
+    assert run(f"answer('5')\n{end}").answers == ["5"]
+    assert run(NODES + f"Workflow().add_node(a).run(question)\n{end}", a="x").answers == ["x"]
+
+
+RUNS = NODES + (
+    "c = Agent('c', 'p')\n"
+    "first, second, third = [Workflow('w').add_node(x).run(question) for x in (a, b, c)]\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("end", "agent"),
+    [
+        ("", "c"),
+        ("print(first.content)", "a"),
+        ("print('FINAL ANSWER:')\nprint(second)", "b"),
+        ("print(second.content, 'wins')", "b"),
+        (r"print('Majority: \\boxed{4.0}')", "b"),
+        ("print('The answer:', 4)", "b"),
+        ("print(first)\nprint(second)", "b"),
+        ("print(first)\nprint('voted for', 17)", "a"),
+        ("import sys\nprint(first, file=sys.stderr)", "c"),
+        ("print(first)\nanswer(third)", "c"),
+    ],
+)
+def test_of_several_runs_the_one_that_is_printed_last_answers(end, agent):
+    """`answer` counts first; a printed value chooses between runs and is never the answer."""
+    replies = {"a": box(3), "b": box(4), "c": box(5)}
+    assert run(RUNS + end, **replies).answers == [replies[agent]]
+
+
+def test_a_program_that_is_printed_chooses_its_run():
+    end = "print('<solution>\\nx = 1  # best\\n</solution>')"
+    programs = {name: f"<solution>\nx = {i}\n</solution>" for i, name in enumerate("abc")}
+    assert run(RUNS + end, kind="code", **programs).answers == [programs["b"]]
+
+
+def test_a_failed_run_is_not_chosen(capsys):
+    script = RUNS + "print(third)"
+    assert run(script, a=box(3), b=box(4), c=ValueError("cut")).answers == []
+    assert run(RUNS + "print(first)", a=box(3), b=box(4), c=ValueError("cut")).answers == [box(3)]
 
 
 def test_a_question_that_the_script_words_itself_is_asked_so():
@@ -365,17 +422,69 @@ def test_a_question_that_the_script_words_itself_is_asked_so():
     assert client.calls[1].user == prompts.follow_up(QUESTION + " Use algebra.", [("a", "x")])
 
 
-def test_a_script_that_starts_something_else_is_left_to_the_sandbox():
-    script = "import subprocess\nsubprocess.run(['no-such-program', '-c'])"
-    with pytest.raises(FileNotFoundError):
-        run(script)
+OWN = """
+class Twice(WorkflowNode):
+    def __init__(self, name, agent):
+        super().__init__(name)
+        self.agent = agent
+    def process(self, context):
+        return self.agent(f"{self.agent(context)} again")
+helper = 3
+"""
 
 
-def test_python_started_from_bytes_gives_bytes():
-    script = (
-        "import subprocess, sys\n"
-        "done = subprocess.run([sys.executable, '-c', 'print(1)'], input=b'x')\n"
-        "answer(repr(done.stdout))"
+def test_own_node_classes_are_names_of_the_language():
+    use = "answer(Twice('t', a)(question))"
+    for imports in ("", "from mas import Twice\n", "import workflow.nodes as n\nTwice = n.Twice\n"):
+        client = run(NODES + imports + use, nodes=OWN, a="x")
+        assert client.agents == ["a", "a"] and client.answers == ["x"]
+    assert mas.node_names(OWN) == {"Twice"}
+    with pytest.raises(NameError):
+        run("answer(helper)", nodes=OWN)
+
+
+def test_a_condition_that_raises_does_not_hold(capsys):
+    script = NODES + (
+        "ConditionalWorkflow('w').add_node(a).add_node(b, lambda c: c.nothing).run(question)"
     )
-    client = run(script)
-    assert client.answers == [repr(b"12\n")] and client.programs[0].endswith("print(1)")
+    assert run(script, a="x", b="y").answers == ["x"]
+    assert "has no attribute 'nothing'" in capsys.readouterr().err
+    loop = NODES + "LoopWorkflow('w').add_node(a).set_loop_condition(lambda c: 1 / 0).run(question)"
+    assert run(loop, a="x").agents == ["a"]
+    graph = NODES + (
+        "g = AgentGraph('g').add_node(a).add_node(b)\n"
+        "g.add_conditional_edges('a', lambda c: 1 / 0).run(question)"
+    )
+    assert run(graph, a="x", b="y").agents == ["a"]
+    edges = NODES + (
+        "g = AgentGraph('g').add_node(a).add_node(b)\n"
+        "g.add_edge('a', 'a', lambda c: 1 / 0).add_edge('a', 'b').run(question)"
+    )
+    assert run(edges, a="x", b="y").agents == ["a", "b"]
+
+
+def test_a_simple_chain_runs_its_nodes_in_order():
+    script = NODES + (
+        "from workflow.graph import create_simple_chain\n"
+        "create_simple_chain(('first', a), ('second', b), ('third', a)).run(question)"
+    )
+    assert run(script, a="x", b="y").agents == ["a", "b", "a"]
+
+
+def test_nodes_have_a_logger_and_the_further_arguments_as_config():
+    script = NODES + (
+        "class Pick(WorkflowNode):\n"
+        "    def __init__(self, name, **more):\n"
+        "        super().__init__(name, **more)\n"
+        "    def process(self, context):\n"
+        "        self.logger.warning('picks %s', self.config['k'])\n"
+        "        return Message(f\"{self.config.get('k', 1)}\")\n"
+        "class Bare(WorkflowNode):\n"
+        "    def __init__(self):\n"
+        "        self.name = 'bare'\n"
+        "    def process(self, context):\n"
+        "        return Message(f'{self.config} {self.logger.name}')\n"
+        "print(Bare()(question), Agent('a', 'p', mood='calm').config)\n"
+        "answer(Pick('p', k=3)(question))"
+    )
+    assert run(script).answers == ["3"]

@@ -57,6 +57,49 @@ def test_a_fence_is_code_to_run_only_with_a_python_tool_and_outside_the_solution
     assert own.programs == [] and len(own.calls) == 1
 
 
+@pytest.mark.parametrize(
+    "register",
+    [
+        '"python_execute", lambda code: m.execute(code), "d", {"properties": {"code": {}}}',
+        '"run_python", m.execute, "d", {}',
+        '"tool", lambda source_code: m.execute(source_code), "d"',
+        '"interpreter", lambda text: m.execute(text), "d", {"properties": {"text": {}}}',
+        '"compute", lambda text: m.execute(text), "Runs Python"',
+        '"run_it", own, "d", {"properties": {"code": {}}}',
+        '"run_it", caught, "d", {"properties": {"code": {}}}',
+    ],
+)
+def test_a_fence_runs_in_any_tool_that_takes_a_program(register):
+    """Also in one that would start a process itself, which no script may."""
+    script = (
+        "import subprocess, sys\n"
+        "from utils.environments.math_env import get_math_environment\n"
+        "m = get_math_environment(timeout=5)\n"
+        "def own(code):\n"
+        "    return subprocess.run([sys.executable, '-c', code], capture_output=True).stdout\n"
+        "def caught(code):\n"
+        "    try:\n        return own(code)\n"
+        "    except Exception as error:\n        return f'Error: {error}'\n"
+        f"tools = ToolRegistry().register({register})\n"
+        'answer(Agent("solver", "p", tools)(question))'
+    )
+    client = run(script, solver=["look\n```python\nprint(1)\n```", "done"])
+    assert client.programs == ["print(1)"] and client.answers == ["done"]
+    assert client.calls[1].user.endswith("] 12\n")
+
+
+def test_a_tool_can_be_looked_up_with_its_function():
+    script = (
+        "t = ToolRegistry()\n"
+        't.register(name="f", func=lambda x: x * 7, description="d", parameters={"type": "x"})\n'
+        't.register("g", print, "prints")\n'
+        'tool = t.get_tool("f")\n'
+        'assert t.get_tool_schemas()[0]["function"]["name"] == "f" and t.get_tool("h") is None\n'
+        'answer([tool["function"](6), tool["description"], tool["parameters"], t.list_tools()])'
+    )
+    assert run(script).answers == [str([42, "d", {"type": "x"}, ["f", "g"]])]
+
+
 def test_an_own_function_is_a_tool_and_its_errors_are_told_to_the_agent():
     script = (
         "def add(x, y):\n    return x + y\n"

@@ -12,8 +12,9 @@ from conftest import small
 from mxa_lite.credit.advantage import assign
 from mxa_lite.evidence.metrics import outcomes, step_line
 from mxa_lite.learn.numbers import unmeasured
-from mxa_lite.policy.generate import Completion, Engine, Request
+from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
+from mxa_lite.policy.request import Completion, Request
 from mxa_lite.rollout.sampler import Sampler, Shape, call_of
 from mxa_lite.runs.opened import sampler_for
 from mxa_lite.tree import Call, Design, Outcome, Question, Tree

@@ -20,9 +20,10 @@ from mxa_lite.learn.numbers import UpdateNumbers
 from mxa_lite.learn.step import Step, mini_batches
 from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.machine.memory import peak
-from mxa_lite.policy.generate import Engine, Request
+from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
 from mxa_lite.policy.policy import Policy
+from mxa_lite.policy.request import Request
 from mxa_lite.recipe.keys import Rates, Recipe
 from mxa_lite.tree import Execution, Outcome, Tree
 

@@ -41,9 +41,10 @@ from made_trees import Seen, on_policy, trees  # noqa: E402
 
 from mxa_lite import embedded  # noqa: E402
 from mxa_lite.learn import trainer, warmstart  # noqa: E402
-from mxa_lite.policy.generate import Engine, Request  # noqa: E402
+from mxa_lite.policy.generate import Engine  # noqa: E402
 from mxa_lite.policy.load import load  # noqa: E402
 from mxa_lite.policy.policy import Policy  # noqa: E402
+from mxa_lite.policy.request import Request  # noqa: E402
 from mxa_lite.recipe import file as recipe_file  # noqa: E402
 from mxa_lite.recipe.keys import Rates, Recipe  # noqa: E402
 from mxa_lite.runs import export  # noqa: E402

@@ -76,7 +76,7 @@ def plan(recipe: str, vram: float, sets: tuple[str, ...], as_json: bool) -> None
 @click.argument("script", type=FILE)
 @click.option("--question", required=True, help="What the script sees as `question`.")
 @click.option("--replies", type=FILE, help='JSONL of {"agent", "reply"}; "*" is any agent.')
-@click.option("--model", metavar="RUN|URL", help="A run, or an OpenAI-compatible URL up to /v1.")
+@click.option("--model", type=FOLDER, metavar="RUN", help="A run, whose executor replies.")
 @click.option("--kind", type=click.Choice(["math", "code"]), default="math", show_default=True)
 @sets_option
 @json_option
@@ -84,7 +84,7 @@ def exec_(
     script: Path,
     question: str,
     replies: Path | None,
-    model: str | None,
+    model: Path | None,
     kind: str,
     sets: tuple[str, ...],
     as_json: bool,
@@ -95,25 +95,20 @@ def exec_(
     """
     if model and replies:
         raise click.UsageError("--model and --replies exclude each other")
-    from mxa_lite.rollout.canned import run_exec
-    from mxa_lite.sandbox.box import Limits
-
-    limits, require = Limits(), "rlimits"
-    if sets:  # else the recipe's defaults, without the time it takes to read one
-        from mxa_lite.recipe import file as recipe_file
-
-        recipe = recipe_file.load("arithmetic", sets)
-        box, require = recipe.sandbox, recipe.sandbox.require
-        limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
-    if model and "://" not in model:
-        run, source = Path(model), read_text(script)
-        stored_recipe(run, sets, checkpoint=True)
+    source = read_text(script)
+    if model is not None:
+        stored_recipe(model, sets, checkpoint=True)
         with stdout_for_json(as_json):
             from mxa_lite.runs.ask import execute_with
 
-            result = execute_with(run, source, question, kind, sets)
+            result = execute_with(model, source, question, kind, sets)
     else:
-        result = run_exec(script, question, replies, model, kind, limits, require)
+        from mxa_lite.recipe import file as recipe_file
+        from mxa_lite.rollout.canned import execute_canned
+
+        result = execute_canned(
+            source, question, kind, replies, recipe_file.load("arithmetic", sets)
+        )
     if as_json:
         console.print_json(result)
         return

@@ -11,18 +11,17 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from mxa_lite.credit.advantage import paid_correct
 from mxa_lite.errors import RunError
 from mxa_lite.learn import warmstart
 from mxa_lite.learn.warmstart import Chat
 from mxa_lite.mas import answers, prompts
-from mxa_lite.policy.generate import Completion, Request, Waves
 from mxa_lite.policy.policy import ROLES
+from mxa_lite.rollout.canned import Canned, Ungraded
 from mxa_lite.rollout.sampler import Sampler, Shape
 from mxa_lite.runfolder import RunFolder
-from mxa_lite.tasks.grade import Verdict
 from mxa_lite.tree import Call, Design, Outcome, Question
 
 TEMPERATURE = 0.7  # of samples to learn from; the share of valid scripts is taken at training's own
@@ -57,23 +56,15 @@ class _Taught(Sampler):
         return super().checked(call)
 
 
-class _Rehearsal(Waves):
-    """Stands in for model and grader where only the form of a script matters."""
-
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        text = "<delivery>\\boxed{1}</delivery>\n<solution>\nprint(1)\n</solution>"
-        return [Completion(text, [0], [0], [0.0], False, False) for _ in requests]
-
-    def grade_many(self, pairs: list[tuple[Question, str]]) -> list[Verdict]:
-        return [Verdict(0.0, "not graded")] * len(pairs)
+FORMAL = "<delivery>\\boxed{1}</delivery>\n<solution>\nprint(1)\n</solution>"
 
 
 def valid_share(sampler: Sampler, questions: Sequence[Question]) -> float:
     """Share of designs on the short prompt that run to an answer, tried with canned replies."""
     designs = sampler.design(questions, Shape(1, 1, sampler.recipe.rollout.temperature), "probe")
     whole = [(q, designs[q.id][0]) for q in questions if designs[q.id][0].outcome is None]
-    canned = _Rehearsal()
-    rehearsal = Sampler(cast(Any, canned), sampler.sandbox, canned, sampler.recipe)
+    engine: Any = Canned({"*": [FORMAL]})
+    rehearsal = Sampler(engine, sampler.sandbox, Ungraded(), sampler.recipe)
     rehearsal.run_scripts(whole, 0.0)
     return sum(ran(design) for _, design in whole) / len(questions)
 

@@ -34,8 +34,8 @@ from mxa_lite.learn.batching import (
 from mxa_lite.learn.numbers import UpdateNumbers, finite, unmeasured
 from mxa_lite.learn.step import Step
 from mxa_lite.policy.load import autocast
-from mxa_lite.policy.noise import seed_of
 from mxa_lite.policy.policy import Policy, exact_adapters, out_of_memory
+from mxa_lite.policy.request import seed_of
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.runfolder import checkpoint_name
 

@@ -10,15 +10,30 @@ import ast
 import re
 import warnings
 from fractions import Fraction
+from itertools import islice
 
+PYTHON = ("python", "python3", "py")  # languages of a fence
+MAX_SCRIPT = 64_000  # characters; a longer script is none
 _BRACES = re.compile(r"(\\boxed\s*\{)|\\[{}]|([{}])")
-_SCRIPT = re.compile(r"^\s*(?:from|import)\s+(?:workflow|mas)\b|\banswer\s*\(|\.run\s*\(", re.M)
-_FRACTION = re.compile(r"\\[dt]?frac(?:\{([^{}]*)\}|(\d))(?:\{([^{}]*)\}|(\d))")
-_NUMBER = re.compile(r"([-+]?)\(?(-?(?:\d+\.?\d*|\.\d+))\)?(?:/\(?(-?\d+\.?\d*)\)?)?")
-_GROUPED = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-_NOISE = re.compile(r"\\left|\\right|\\[,;:! ()\[\]]|\\?\$|\^\{?\\circ\}?|\.$")
-_SPACE = re.compile(r"(?<!\w)\s+|\s+(?![\w(])")
+_LANGUAGE = re.compile(r"^\s*(?:from|import)\s+(?:workflow|mas)\b|\banswer\s*\(|\.run\s*\(", re.M)
+_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[ \t]*$", re.M)  # alone in its line
+_MARK = re.compile(_FENCE.pattern + r"|</?code>", re.M)
+_MARKS = 12  # of a reply that are tried as the ends of a script
 _HEAD, _TAIL = 200, 800
+
+# What is done to an answer before votes are counted, in this order.
+_VOTE_STEPS = (
+    # a fraction as a quotient: \frac{1}{2} and \dfrac12 are (1)/(2)
+    (re.compile(r"\\[dt]?frac(?:\{([^{}]*)\}|(\d))(?:\{([^{}]*)\}|(\d))"), r"(\1\2)/(\3\4)"),
+    # without layout: \left( is (, and $5$, 90^\circ, 5\, and "5." lose their signs
+    (re.compile(r"\\left|\\right|\\[,;:! ()\[\]]|\\?\$|\^\{?\\circ\}?|\.$"), ""),
+    # without spaces, but "3 4" is not 34
+    (re.compile(r"(?<!\w)\s+|\s+(?![\w(])"), ""),
+    # without the name of the unknown: x=5 is 5
+    (re.compile(r"^[a-zA-Z]="), ""),
+)
+_GROUPED = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")  # 1,234,567.5
+_NUMBER = re.compile(r"([-+]?)\(?(-?(?:\d+\.?\d*|\.\d+))\)?(?:/\(?(-?\d+\.?\d*)\)?)?")
 
 
 def last_boxed(text: str) -> str | None:
@@ -44,7 +59,16 @@ def _last_block(text: str, tag: str) -> str | None:
 
 
 def fences(text: str) -> list[tuple[str, str]]:
-    """Fenced blocks as (language, body); one that is still open at the end counts."""
+    """Fenced blocks as (language, body); one that is still open at the end counts.
+
+    A fence is a line of its own, so that a program may hold one in a string; in a text whose
+    fences do not stand so they are taken where they are.
+    """
+    parts = _FENCE.split(text)  # text, language, text, language, ...
+    marks = len(parts) // 2
+    if marks and (marks % 2 == 0 or marks == text.count("```")):
+        pairs = zip(parts[1::4], parts[2::4], strict=True)
+        return [(language.lower(), body.strip("\n").rstrip()) for language, body in pairs]
     blocks = []
     for part in text.split("```")[1::2]:
         language, newline, body = part.partition("\n")
@@ -55,9 +79,10 @@ def fences(text: str) -> list[tuple[str, str]]:
 
 def _unfenced(block: str | None) -> str | None:
     """The last fenced block, of Python where one says so (what a program printed may follow)."""
-    inner = fences(block) if block else []
-    inner = [one for one in inner if one[0] in ("python", "python3", "py")] or inner
-    return inner[-1][1] if inner else block
+    blocks = fences(block) if block else []
+    programs = [body for language, body in blocks if language in PYTHON]
+    bodies = programs or [body for _, body in blocks]
+    return bodies[-1] if bodies else block
 
 
 def last_solution(text: str) -> str | None:
@@ -100,28 +125,43 @@ def in_form(text: str, kind: str = "math") -> bool:
 
 def extract(text: str, kind: str = "math") -> str:
     """The answer of an answering message: last box or solution, else fence (code), else text."""
-    found = last_boxed(text) if kind == "math" else last_solution(text) or _unfenced(text.strip())
-    return text.strip() if found is None else found
+    if kind == "code":
+        return last_solution(text) or _unfenced(text.strip()) or text.strip()
+    answer = last_boxed(text)
+    return text.strip() if answer is None else answer
+
+
+def comparable(answer: str, kind: str = "math") -> Fraction | str:
+    """What a vote counts: equal for equal answers."""
+    return value(answer) if kind == "math" else program(answer)
 
 
 def value(text: str) -> Fraction | str:
     """An answer as something hashable: an exact number where it is one, else normalised text."""
-    plain = _NOISE.sub("", _FRACTION.sub(r"(\1\2)/(\3\4)", text.strip()))
-    plain = re.sub(r"^[a-zA-Z]=", "", _SPACE.sub("", plain))
+    plain = text.strip()
+    for pattern, replacement in _VOTE_STEPS:
+        plain = pattern.sub(replacement, plain)
     number = _NUMBER.fullmatch(plain.replace(",", "") if _GROUPED.fullmatch(plain) else plain)
-    if number and len(plain) < 100 and (over := Fraction(number[3] or 1)):
-        return Fraction(f"{number[1]}1") * Fraction(number[2]) / over
+    if number and len(plain) < 100 and (divisor := Fraction(number[3] or 1)):
+        return Fraction(f"{number[1]}1") * Fraction(number[2]) / divisor
     return plain.lower() if plain.isalpha() else plain
+
+
+def _parsed(text: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd escapes in a model's program
+            return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def program(text: str) -> str:
     """A program without what does not change it: comments, blank lines, layout."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd escapes in a model's program
-            return ast.dump(ast.parse(text))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = _parsed(text)
+    if tree is None:
         return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+    return ast.dump(tree)
 
 
 def same_value(a: str, b: str) -> bool:
@@ -130,12 +170,40 @@ def same_value(a: str, b: str) -> bool:
 
 
 def extract_script(reply: str) -> str | None:
-    """The script in a designer's reply: `<code>` tag, python fence, any fence, else raw text."""
+    """The script in a designer's reply: in its `<code>` tag, a fence, or the raw text.
+
+    Of several candidates the last that parses and uses the language, else the last that a reader
+    would take for one, so that its error can be told.
+    """
     text = reply.rpartition("</think>")[2]
-    if tagged := _unfenced(_last_block(text, "code")):
-        return tagged
+    if whole := _scripts(text):
+        return whole[-1]
+    if last := _unfenced(_last_block(text, "code")):
+        return last
     blocks = fences(text)
-    bodies = [body for language, body in blocks if language in ("python", "py")]
+    bodies = [body for language, body in blocks if language in PYTHON]
     bodies = bodies or [body for _, body in blocks] or [text.strip()]
-    scripts = [body for body in bodies if _SCRIPT.search(body)] or (blocks and bodies)
-    return scripts[-1] or None if scripts else None
+    likely = [body for body in bodies if _LANGUAGE.search(body)] or (bodies if blocks else [])
+    return likely[-1] or None if likely else None
+
+
+def _scripts(text: str) -> list[str]:
+    """The scripts in a text, whole or between marks. A script may hold marks in its strings, so
+    each of its possible ends is tried, and what lies within it is no script of its own."""
+    if _is_script(text):
+        return [text.strip()]
+    marks = list(islice(_MARK.finditer(text), _MARKS))
+    ends = [mark.start() for mark in marks] + [len(text)]
+    scripts, begin = [], 0
+    while begin < len(marks):
+        bodies = (
+            (end, text[marks[begin].end() : ends[end]]) for end in range(begin + 1, len(ends))
+        )
+        begin, body = next(((end, b) for end, b in bodies if _is_script(b)), (begin, ""))
+        scripts += [body.strip("\n").rstrip()] if body else []
+        begin += 1
+    return scripts
+
+
+def _is_script(text: str) -> bool:
+    return len(text) <= MAX_SCRIPT and bool(_LANGUAGE.search(text)) and _parsed(text) is not None

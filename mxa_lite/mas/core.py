@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import logging
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol, dataclass_transform
 
 from mxa_lite.mas import answers, prompts
@@ -72,11 +74,16 @@ class Message(str):
         return super().__new__(cls, content)
 
     def to_dict(self) -> Data:
-        return {**vars(self), "message_type": self.message_type.value}
+        """content, type, metadata, sender, recipient, as in the paper's package."""
+        fields = {**vars(self), "type": self.message_type.value}
+        del fields["message_type"]
+        return fields
 
     @classmethod
     def from_dict(cls, data: Data) -> Message:
-        return cls(**{**data, "message_type": MessageType(data["message_type"])})
+        fields = {**data, "message_type": MessageType(data["type"])}
+        del fields["type"]
+        return cls(**fields)
 
     @property
     def failed(self) -> bool:
@@ -92,10 +99,10 @@ class Context:
     metadata: Data = field(default_factory=dict)
 
     @classmethod
-    def asking(cls, prompt: str, shown: Iterable[Message] = ()) -> Context:
-        """A context whose one question is `prompt`, written from the messages `shown`."""
-        asked = Message(prompt, MessageType.USER_INPUT)
-        return cls([asked], metadata={"parents": _paths(shown)})
+    def asking(cls, prompt: str, replies: Iterable[Message] = ()) -> Context:
+        """A context whose one question is `prompt`, written from `replies`."""
+        message = Message(prompt, MessageType.USER_INPUT)
+        return cls([message], metadata={"parents": _paths(replies)})
 
     def copy(self) -> Context:
         """A context for a node of a container. The state is copied too: members run at once."""
@@ -109,8 +116,8 @@ class Context:
 
     def get_latest_message(self, message_type: MessageType | None = None) -> Message | None:
         """The latest message, of one type if given; None when there is none."""
-        found = self.get_messages_by_type(message_type) if message_type else self.messages
-        return found[-1] if found else None
+        messages = self.get_messages_by_type(message_type) if message_type else self.messages
+        return messages[-1] if messages else None
 
     def set_state(self, key: str, value: Any) -> None:
         self.state[key] = value
@@ -121,18 +128,18 @@ class Context:
     @property
     def question(self) -> str:
         """The original question, wherever the node stands."""
-        asked = self.get_messages_by_type(MessageType.USER_INPUT)
-        return str(asked[0]) if asked else runtime.question
+        questions = self.get_messages_by_type(MessageType.USER_INPUT)
+        return str(questions[0]) if questions else runtime.question
 
-    def shown(self) -> list[Message]:
+    def replies(self) -> list[Message]:
         """The messages of earlier nodes, as an agent here is shown them."""
         hidden = (MessageType.USER_INPUT, MessageType.ERROR)
         return [m for m in self.messages if m.message_type not in hidden and m.strip()]
 
     def prompt(self) -> str:
         """An agent's user message: the question, and what earlier nodes delivered."""
-        shown = self.shown()
-        return prompts.follow_up(self.question, solutions(shown)) if shown else self.question
+        replies = self.replies()
+        return prompts.follow_up(self.question, solutions(replies)) if replies else self.question
 
 
 def _paths(messages: Iterable[Message]) -> list[str]:
@@ -177,7 +184,8 @@ class Runtime:
         self.question = question
         self.kind = kind
         self.answer: str | None = None
-        self.last_run: Message | None = None
+        self.runs: list[Message] = []  # results of `run`, in order
+        self.printed: deque[str] = deque(maxlen=100)  # what the script printed last
         self.root = Frame("", None, lambda record: self.client.node(record))
 
     @property
@@ -215,20 +223,20 @@ def as_context(*inputs: Any) -> Context:
     A string that contains the question is the question as the script asks it, one that is a pasted
     copy is the question; other strings and earlier replies are shown behind the question.
     """
-    question, shown = runtime.question, []
+    question, replies = runtime.question, []
     for item in inputs:
         text = "" if item is None else str(item)
         if isinstance(item, (list, tuple)):
-            shown += as_context(*item).shown()
+            replies += as_context(*item).replies()
         elif isinstance(item, Message) and item.message_type is not MessageType.USER_INPUT:
-            shown.append(item)
+            replies.append(item)
         elif _bare(text) == _bare(runtime.question):
             continue
         elif runtime.question in text:
             question = text or question
         else:
-            shown.append(Message(text, MessageType.INTERMEDIATE, sender="input"))
-    return Context([Message(question, MessageType.USER_INPUT), *shown])
+            replies.append(Message(text, MessageType.INTERMEDIATE, sender="input"))
+    return Context([Message(question, MessageType.USER_INPUT), *replies])
 
 
 class WorkflowNode:
@@ -238,6 +246,21 @@ class WorkflowNode:
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         self.name = str(name)
+        self.config = kwargs
+
+    @cached_property
+    def config(self) -> Data:
+        """The further arguments a node was made with."""
+        return {}
+
+    @staticmethod
+    def positions(fields: list[str], args: Sequence[Any]) -> list[str]:
+        """The fields that arguments without a name are for, in their order."""
+        return fields
+
+    @cached_property
+    def logger(self) -> logging.Logger:
+        return logging.getLogger(f"{type(self).__name__}.{self.name}")
 
     def process(self, context: Context) -> Message:
         raise TypeError(f"{type(self).__name__} has no process(context)")
@@ -251,37 +274,46 @@ class WorkflowNode:
             return step(self, inputs[0])
         return visit(self, as_context(*inputs))
 
+    def ask(self, text: str, *replies: Message) -> Message:
+        """Asks only `text`, a part of the question; it is shown what `replies` delivered.
+
+        Returns the reply, and raises what the node raises.
+        """
+        prompt = prompts.part(str(text), solutions(replies))
+        return visit(self, Context.asking(prompt, replies))
+
     def run(self, input_message: Any = None, initial_state: Data | None = None) -> Message:
         """Runs on a question or a Context; the last message, an ERROR message if a node raised."""
-        given = isinstance(input_message, Context)
-        context = input_message if given else as_context(input_message)
+        is_context = isinstance(input_message, Context)
+        context = input_message if is_context else as_context(input_message)
         context.state.update(initial_state or {})
-        runtime.last_run = step(self, context)
-        return runtime.last_run
+        runtime.runs.append(step(self, context))
+        return runtime.runs[-1]
 
     run_with_context = run
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(field,))
 def node_class(cls: type) -> Any:
-    """Makes a node class a dataclass that takes the paper's further arguments and ignores them."""
-    made: Any = dataclass(eq=False, repr=False)(cls)
-    names = [name for name, known in made.__dataclass_fields__.items() if known.init]
-    init = made.__init__
+    """Makes a node class a dataclass; arguments that it does not know go to its `config`."""
+    node: Any = dataclass(eq=False, repr=False)(cls)
+    fields = [name for name, known in node.__dataclass_fields__.items() if known.init]
+    init = node.__init__
 
     def lenient(self: Any, *args: Any, **kwargs: Any) -> None:
-        known = {name: value for name, value in kwargs.items() if name in names}
-        init(self, *args[: len(names)], **known)
+        self.config = {key: value for key, value in kwargs.items() if key not in fields}
+        positional = dict(zip(self.positions(fields, args), args, strict=False))
+        init(self, **positional, **{key: kwargs[key] for key in fields if key in kwargs})
         self.name = str(self.name)
 
-    made.__init__ = lenient
-    return made
+    node.__init__ = lenient
+    return node
 
 
 def visit(node: WorkflowNode, context: Context, frame: Frame | None = None) -> Message:
     """Runs a node in a frame of its own and records it; raises what it raises."""
     frame = frame or current_frame().child(node)
-    parents = [*context.metadata.get("parents", ()), *_paths(context.shown())]
+    parents = [*context.metadata.get("parents", ()), *_paths(context.replies())]
     record: Data = {
         "name": node.name,
         "kind": node.kind or type(node).__name__.removesuffix("Node").lower(),
@@ -318,7 +350,8 @@ def attempt(node: WorkflowNode, context: Context, frame: Frame | None = None) ->
     try:
         return visit(node, context, frame)
     except Exception as error:  # a node may be the script's own code and raise anything
-        return Message(describe(error), MessageType.ERROR, sender=node.name)
+        metadata = {"exception_type": type(error).__name__}
+        return Message(describe(error), MessageType.ERROR, metadata, sender=node.name)
 
 
 def step(node: WorkflowNode, context: Context) -> Message:
@@ -329,8 +362,10 @@ def step(node: WorkflowNode, context: Context) -> Message:
     return message
 
 
-def gather(nodes: Sequence[WorkflowNode], context: Context) -> list[Message]:
-    """Runs nodes at once, each in its own copy of the context; one message each, in order.
+def gather(nodes: Sequence[WorkflowNode], *contexts: Context) -> list[Message]:
+    """Runs nodes at once, each in a copy of its context; one message each, in order.
+
+    contexts: one for each node, or one for all.
 
     Records are kept back until all are done, so that their order does not depend on threads.
     """
@@ -339,8 +374,8 @@ def gather(nodes: Sequence[WorkflowNode], context: Context) -> list[Message]:
     records: list[list[Data]] = [[] for _ in nodes]
     for frame, kept in zip(frames, records, strict=True):
         frame.record = kept.append
-    pairs = zip(nodes, frames, strict=True)
-    results = runtime.client.spawn([partial(attempt, n, context.copy(), f) for n, f in pairs])
+    triples = zip(nodes, itertools.cycle(contexts), frames, strict=False)
+    results = runtime.client.spawn([partial(attempt, n, c.copy(), f) for n, c, f in triples])
     for record in itertools.chain(*records):
         here.record(record)
     for result in results:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, replace
+from itertools import pairwise
 from typing import Any, Self
 
 from mxa_lite.mas.core import Context, Message, NodeError, WorkflowNode, node_class, step
@@ -14,6 +16,15 @@ Condition = Callable[[Context], Any]
 def _inner(context: Context) -> Context:
     """A container's own messages over the shared state: only its result leaves it."""
     return replace(context, messages=list(context.messages))
+
+
+def _holds(condition: Condition | None, context: Context) -> bool:
+    """Whether a node's turn has come; a condition that raises does not hold, as in the paper."""
+    try:
+        return condition is None or bool(condition(context))
+    except Exception as error:  # the condition is the script's own; said in its stderr
+        print(f"a condition raised {error!r}", file=sys.stderr)
+        return False
 
 
 def _checked(node: WorkflowNode, context: Context) -> Message:
@@ -48,7 +59,7 @@ class Workflow(WorkflowNode):
     def _round(self, context: Context) -> Message:
         message = None
         for node, condition in self.nodes:
-            if condition is None or condition(context):
+            if _holds(condition, context):
                 message = _checked(node, context)
         if message is None:
             raise ValueError(f"no node of {self.name} ran")
@@ -83,7 +94,7 @@ class LoopWorkflow(Workflow):
         for iteration in range(max(self.max_iterations, 1)):
             inner.state["iteration"] = iteration
             message = self._round(inner)
-            if self.condition is not None and not self.condition(inner):
+            if not _holds(self.condition, inner):
                 break
         return message
 
@@ -92,8 +103,8 @@ class LoopWorkflow(Workflow):
 class AgentGraph(WorkflowNode):
     """Nodes joined by edges, one successor at a time, until a finish point or `max_steps`.
 
-    The first of a node's edges that leads somewhere is taken; without one the graph ends. Nodes
-    are given as objects or by name, before or after their edges.
+    The first of a node's edges that leads somewhere is taken; without one, or where a function
+    raises, the graph ends. Nodes are given as objects or by name, before or after their edges.
     """
 
     kind = "graph"
@@ -111,7 +122,7 @@ class AgentGraph(WorkflowNode):
 
     def add_edge(self, source: Any, target: Any, condition: Condition | None = None) -> Self:
         def follow(context: Context) -> Any:
-            return target if condition is None or condition(context) else None
+            return target if _holds(condition, context) else None
 
         return self.add_conditional_edges(source, follow)
 
@@ -121,7 +132,11 @@ class AgentGraph(WorkflowNode):
         """`function(context)` names the next node, through `mapping` if given; "END" ends."""
 
         def follow(context: Context) -> Any:
-            chosen = function(context)
+            try:
+                chosen = function(context)
+            except Exception as error:  # the function is the script's own; said in its stderr
+                print(f"graph {self.name}: {error!r}; it ends here", file=sys.stderr)
+                return "END"
             return (mapping or {}).get(chosen, chosen)
 
         self.edges.setdefault(_name(source), []).append(follow)
@@ -150,6 +165,16 @@ class AgentGraph(WorkflowNode):
                 break
             name = _name(chosen)
         return message
+
+
+def create_simple_chain(*nodes: tuple[str, WorkflowNode]) -> AgentGraph:
+    """The paper's graph of (name, node) pairs, each followed by the next."""
+    graph = AgentGraph("simple_chain")
+    for name, node in nodes:
+        graph.add_node(name, node)
+    for (source, _), (target, _) in pairwise(nodes):
+        graph.add_edge(source, target)
+    return graph
 
 
 def _name(node: Any) -> str:

@@ -1,11 +1,11 @@
 """The nodes of the script language: agent with tools, ensemble, debate, reflection, router.
 
-Constructors take the paper's further arguments and ignore them.
+The arguments of a class are its fields, in the order of the paper's package; `metadata` of a result
+has that package's keys.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,99 +20,22 @@ from mxa_lite.mas.core import (
     attempt,
     current_frame,
     deliverable,
-    describe,
     gather,
     node_class,
     runtime,
     solutions,
     visit,
 )
+from mxa_lite.mas.tools import ToolRegistry, tool_results
 
-CODE_TOOLS = ("python", "execute_code")
 _PLACE = re.compile(r"(?<!\w)\{(\w+)\}")  # not the braces of \boxed{answer}
 _SYNONYMS = {"response": "solution", "answer": "solution", "reflection": "critique"}
 _NEGATIVE = r"\b(?:NOT|NO|NEVER|CANNOT|HARDLY|PARTLY|PARTIALLY|INCORRECT\w*|WRONG)\b|N['\u2019]T\b"
 
 
-def python_tool(code: str, *args: Any, **kwargs: Any) -> str:
-    """Runs a Python program in a sandbox of its own and returns what it printed."""
-    return runtime.client.tool("python", str(code))
-
-
-class MathEnvironment:
-    """The paper's code environment; `execute` is the `python` tool."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.execute = python_tool
-
-
-class ToolRegistry:
-    """Tools an agent may call. `python` and `execute_code` need no function of their own."""
-
-    def __init__(self) -> None:
-        self.functions: dict[str, Callable[..., Any]] = {}
-        self.schemas: dict[str, Data] = {}
-
-    def register(
-        self,
-        name: str,
-        func: Callable[..., Any] | None = None,
-        description: str = "",
-        parameters: Data | None = None,
-    ) -> ToolRegistry:
-        """Adds a tool; `parameters` is a JSON schema. ValueError for an unknown built-in."""
-        if func is None:
-            _need(name in CODE_TOOLS, f"tool {name} needs a function; built in: {CODE_TOOLS}")
-            func, parameters = python_tool, {"properties": {"code": {"type": "string"}}}
-            description = description or "runs a Python program, shows what it prints"
-        self.functions[name] = func
-        self.schemas[name] = {
-            "name": name,
-            "description": description,
-            "parameters": parameters or {},
-        }
-        return self
-
-    def get_tool(self, name: str) -> Callable[..., Any] | None:
-        return self.functions.get(name)
-
-    def list_tools(self) -> list[str]:
-        return list(self.functions)
-
-    def get_tool_schemas(self) -> list[Data]:
-        """The tools in the OpenAI form."""
-        return [{"type": "function", "function": schema} for schema in self.schemas.values()]
-
-    def call_tool(self, name: str, arguments: Data) -> Any:
-        """The tool's result; ValueError for an unknown tool, else what the tool raises."""
-        _need(name in self.functions, f"unknown tool {name}, there is {', '.join(self.functions)}")
-        return self.functions[name](**arguments)
-
-    def arguments(self, name: str) -> list[str]:
-        """The names of a tool's arguments."""
-        return list(self.schemas[name]["parameters"].get("properties", {}))
-
-    def prompt(self) -> str:
-        """What an agent is told of its tools: names with arguments, descriptions."""
-        signatures = {name: f"{name}({', '.join(self.arguments(name))})" for name in self.schemas}
-        return prompts.tools([(signatures[n], s["description"]) for n, s in self.schemas.items()])
-
-
 def _need(condition: object, message: str) -> None:
     if not condition:
         raise ValueError(message)
-
-
-def _requests(reply: str, tools: list[str]) -> list[tuple[str, str]]:
-    """Tool calls in a reply as (tool, code), or as ("", JSON) when written out."""
-    asked = [part.partition("</tool_call>")[0] for part in reply.split("<tool_call>")[1:]]
-    if asked and tools:
-        return [("", text) for text in asked]
-    parts = reply.split("</solution>")
-    outside = "".join(part.partition("<solution>")[0] for part in parts)
-    python = [body for language, body in answers.fences(outside) if language in ("python", "py")]
-    names = [name for name in CODE_TOOLS if name in tools]
-    return list(zip(names[:1], python, strict=False))
 
 
 @node_class
@@ -127,16 +50,23 @@ class AgentNode(WorkflowNode):
     name: str
     system_prompt: str = ""
     tool_registry: ToolRegistry | None = None
+    ai_client: Any = None  # the paper's; there is one model, so it is not used
     max_turns: int = 10
+    enable_conversation_logging: bool = True  # the paper's; every call is recorded
     temperature: float | None = None
+
+    @staticmethod
+    def positions(fields: list[str], args: Sequence[Any]) -> list[str]:
+        """The paper's order; a number in the fourth place is `max_turns`, as in short scripts."""
+        short = [*fields[:3], "max_turns", "temperature"]
+        return short if len(args) > 3 and isinstance(args[3], int) else fields
 
     def process(self, context: Context) -> Message:
         here = current_frame()
         frame = here if here.node is self else here.child(self)
-        registry = self.tool_registry or ToolRegistry()
-        tools, turns = registry.list_tools(), max(self.max_turns, 1)
+        registry, turns = self.tool_registry or ToolRegistry(), max(self.max_turns, 1)
         system = prompts.agent_system(str(self.system_prompt or ""), runtime.kind)
-        if tools:
+        if registry.tools:
             system += "\n" + registry.prompt()
         messages = [{"role": "system", "content": system}]
 
@@ -149,26 +79,13 @@ class AgentNode(WorkflowNode):
 
         reply = ask(context.prompt())
         for turn in range(1, turns + 1):
-            results = [_use(registry, name, text) for name, text in _requests(reply, tools)]
+            results = tool_results(reply, registry)
             if not results:
                 break
             reply = ask("\n".join([*results, *[prompts.FINAL_TURN] * (turn == turns)]))
-        return Message(reply)
-
-
-def _use(registry: ToolRegistry, name: str, text: str) -> str:
-    """A tool's result as text for the model, also when the request or the tool is broken."""
-    try:
-        if name:
-            arguments: Any = {next(iter(registry.arguments(name)), "code"): text}
-        else:
-            request = json.loads(text, strict=False)
-            name = str(request["name"])
-            arguments = request.get("arguments", request.get("parameters", {}))
-        result = registry.call_tool(name, dict(arguments))
-    except Exception as error:  # the tool is the script's, the request the model's
-        result = f"error: {describe(error)}"
-    return f"[{name or 'tool'}] {answers.shorten(str(result))}"
+        written = sum(len(m["content"]) for m in messages if m["role"] == "assistant")
+        # a script is not told the model's own count: four characters a token, roughly
+        return Message(reply, metadata={"tokens": written // 4, "agent_name": self.name})
 
 
 @node_class
@@ -198,28 +115,32 @@ class EnsembleNode(WorkflowNode):
 
     def process(self, context: Context) -> Message:
         replies = gather(self.agents, context)
-        given = [reply for reply in replies if not reply.failed]
-        if not given:
+        good = [reply for reply in replies if not reply.failed]
+        if not good:
             raise RuntimeError(f"all members of {self.name} failed: {replies[0]}")
+        metadata = {
+            "strategy": self.strategy,
+            "num_agents": len(self.agents),
+            "all_responses": [str(reply) for reply in good],
+        }
         weights = (self.strategy == "weighted_vote" and self.weights) or [1.0] * len(replies)
         totals: dict[Any, float] = {}
         first: dict[Any, Message] = {}
         for reply, weight in zip(replies, weights, strict=True):
             if not reply.failed and answers.in_form(reply, runtime.kind):
-                text = answers.extract(reply, runtime.kind)
-                value = answers.program(text) if runtime.kind == "code" else answers.value(text)
-                totals[value] = totals.get(value, 0) + weight
-                first.setdefault(value, reply)
+                vote = answers.comparable(answers.extract(reply, runtime.kind), runtime.kind)
+                totals[vote] = totals.get(vote, 0) + weight
+                first.setdefault(vote, reply)
         split = self.strategy == "majority_vote" and len(totals) > 1
         if self.consensus_agent and (split or self.strategy == "consensus"):
-            return _judged(self.consensus_agent, context, given)
-        winner = first[max(totals, key=lambda value: totals[value])] if totals else given[0]
-        return Message(str(winner))
+            return Message(_judged(self.consensus_agent, context, good), metadata=metadata)
+        winner = first[max(totals, key=lambda vote: totals[vote])] if totals else good[0]
+        return Message(str(winner), metadata=metadata)
 
 
-def _judged(judge: WorkflowNode, context: Context, given: Sequence[Message]) -> Message:
-    text = prompts.judge(context.question, solutions(given))
-    return Message(str(visit(judge, Context.asking(text, given))))
+def _judged(judge: WorkflowNode, context: Context, replies: Sequence[Message]) -> str:
+    text = prompts.judge(context.question, solutions(replies))
+    return str(visit(judge, Context.asking(text, replies)))
 
 
 @node_class
@@ -240,16 +161,24 @@ class DebateNode(WorkflowNode):
         _need(self.debaters, f"debate {self.name} has no debaters")
 
     def process(self, context: Context) -> Message:
-        asked = context
-        last: dict[int, Message] = {}  # a debater that fails is quoted with its earlier answer
+        round_context = context
+        latest: dict[int, Message] = {}  # a debater that fails is quoted with its earlier answer
+        history: list[list[str]] = []
         for _ in range(max(self.num_rounds, 1)):
-            replies = gather(self.debaters, asked)
-            last |= {i: reply for i, reply in enumerate(replies) if not reply.failed}
-            if not last:
+            replies = gather(self.debaters, round_context)
+            latest |= {i: reply for i, reply in enumerate(replies) if not reply.failed}
+            if not latest:
                 raise RuntimeError(f"all debaters of {self.name} failed: {replies[0]}")
-            given = [last[i] for i in sorted(last)]
-            asked = Context.asking(prompts.debate(context.question, solutions(given)), given)
-        return _judged(self.judge or self.debaters[0], context, given)
+            quoted = [latest[i] for i in sorted(latest)]
+            history.append([str(reply) for reply in quoted])
+            text = prompts.debate(context.question, solutions(quoted))
+            round_context = Context.asking(text, quoted)
+        metadata = {
+            "num_rounds": self.num_rounds,
+            "num_debaters": len(self.debaters),
+            "debate_history": history,
+        }
+        return Message(_judged(self.judge or self.debaters[0], context, quoted), metadata=metadata)
 
 
 @node_class
@@ -263,36 +192,54 @@ class ReflectionNode(WorkflowNode):
     kind = "reflection"
     name: str
     agent: WorkflowNode
-    critic_agent: WorkflowNode | int | None = None
     num_iterations: int = 2
     reflection_prompt: str | None = None
+    critic_agent: WorkflowNode | None = None
     refinement_prompt: str | None = None
     include_history: bool = False
 
+    @staticmethod
+    def positions(fields: list[str], args: Sequence[Any]) -> list[str]:
+        """The paper's order; a node or None in the third place is the critic of a short script."""
+        if len(args) > 2 and not isinstance(args[2], int):
+            rest = [name for name in fields[2:] if name != "critic_agent"]
+            return [*fields[:2], "critic_agent", *rest]
+        return fields
+
     def process(self, context: Context) -> Message:
-        given = self.critic_agent
-        # a number in the critic's place is num_iterations, the paper's order of arguments
-        turns = given if isinstance(given, int) else self.num_iterations
-        critic = self.agent if given is None or isinstance(given, int) else given
+        critic = self.critic_agent or self.agent
         solution = visit(self.agent, context.copy())
         question = context.question
         critiques: list[str] = []
-        for _ in range(turns):
-            shown = deliverable(solution)
-            values = {"question": question, "solution": shown}
-            text = _filled(self.reflection_prompt, prompts.critique(question, shown), values)
+        history: list[Data] = [{"iteration": 0, "response": str(solution), "reflection": None}]
+        for iteration in range(1, self.num_iterations + 1):
+            delivered = deliverable(solution)
+            values = {"question": question, "solution": delivered}
+            text = _filled(self.reflection_prompt, prompts.critique(question, delivered), values)
             critique = attempt(critic, Context.asking(text, [solution]))
-            if critique.failed or says_correct(critique):
+            if critique.failed:
+                break
+            visited = {"iteration": iteration, "reflection": str(critique)}
+            if says_correct(critique):
+                history.append({**visited, "response": str(solution), "early_stop": True})
                 break
             critiques.append(deliverable(critique))
             values["critique"] = "\n".join(critiques if self.include_history else critiques[-1:])
-            standard = prompts.refine(question, shown, values["critique"])
+            standard = prompts.refine(question, delivered, values["critique"])
             text = _filled(self.refinement_prompt, standard, values)
             refined = attempt(self.agent, Context.asking(text, [solution, critique]))
             if refined.failed:
                 break
             solution = refined
-        return Message(str(solution))
+            history.append({**visited, "response": str(solution)})
+        metadata = {
+            "num_iterations": self.num_iterations,
+            "mode": "self-reflection" if critic is self.agent else "critic-based",
+            "generator_agent": self.agent.name,
+            "critic_agent": critic.name,
+            "history": history,
+        }
+        return Message(str(solution), metadata=metadata)
 
 
 def says_correct(critique: str) -> bool:
@@ -300,12 +247,12 @@ def says_correct(critique: str) -> bool:
     text = re.sub(r"<[^<>]*>", " ", critique.upper()).strip(" \t\r\n.!*_`")
     _, tag, verdict = text.rpartition("VERDICT")
     if tag:
-        said = re.sub(r"\A\W+", "", verdict).partition("\n")[0]
-        found = re.search(r"\bCORRECT\b", said)
+        sentence = re.sub(r"\A\W+", "", verdict).partition("\n")[0]
+        praise = re.search(r"\bCORRECT\b", sentence)
     else:
-        said = re.split(r"[.!?\n]", text)[-1]
-        found = re.search(r"\bCORRECT\Z", said)
-    return found is not None and not re.search(_NEGATIVE, said)
+        sentence = re.split(r"[.!?\n]", text)[-1]
+        praise = re.search(r"\bCORRECT\Z", sentence)
+    return praise is not None and not re.search(_NEGATIVE, sentence)
 
 
 def _filled(template: str | None, standard: str, values: Mapping[str, str]) -> str:
@@ -333,10 +280,33 @@ class RouterNode(WorkflowNode):
         _need(self.routes, f"router {self.name} has no routes")
 
     def process(self, context: Context) -> Message:
-        default = self.routes.get(self.default_route) or next(iter(self.routes.values()))
+        fallback = self.default_route
+        if fallback not in self.routes:
+            fallback = next(iter(self.routes))
         try:
-            route = self.routes.get(self.routing_func(context), default)
+            name = self.routing_func(context)
+            name = name if name in self.routes else fallback
         except Exception as error:  # the function is the script's own; said in its stderr
             print(f"router {self.name}: {error!r}; the default route", file=sys.stderr)
-            route = default
-        return visit(route, context.copy())
+            name = fallback
+        reply = visit(self.routes[name], context.copy())
+        reply.metadata |= {"routed_from": self.name, "route_taken": name}
+        return reply
+
+
+def create_keyword_router(
+    name: str,
+    keyword_routes: Mapping[str, WorkflowNode],
+    default_node: WorkflowNode,
+    case_sensitive: bool = False,
+) -> RouterNode:
+    """The paper's router by words: the first keyword in the latest message names the route."""
+
+    def plain(text: object) -> str:
+        return str(text) if case_sensitive else str(text).lower()
+
+    def route(context: Context) -> str:
+        text = plain(context.get_latest_message() or "")
+        return next((word for word in keyword_routes if plain(word) in text), "default")
+
+    return RouterNode(name, {**keyword_routes, "default": default_node}, route)

@@ -6,91 +6,136 @@ Standard library only.
 
 from __future__ import annotations
 
+import ast
+import builtins
 import linecache
 import random
-import subprocess
 import sys
 import types
-from pathlib import Path
 from typing import Any
 
+from mxa_lite.mas import answers
 from mxa_lite.mas.core import Client, Context, Message, MessageType, WorkflowNode, answer, runtime
-from mxa_lite.mas.flow import AgentGraph, ConditionalWorkflow, LoopWorkflow, Workflow
+from mxa_lite.mas.flow import (
+    AgentGraph,
+    ConditionalWorkflow,
+    LoopWorkflow,
+    Workflow,
+    create_simple_chain,
+)
 from mxa_lite.mas.nodes import (
     AgentNode,
     DebateNode,
     EnsembleNode,
-    MathEnvironment,
     ReflectionNode,
     RouterNode,
-    ToolRegistry,
-    python_tool,
+    create_keyword_router,
 )
+from mxa_lite.mas.parts import MapNode, PipelineNode, sentences
+from mxa_lite.mas.tools import MathEnvironment, ToolRegistry, python_tool
 
 question = ""  # set for each run
 Agent, Ensemble, Debate = AgentNode, EnsembleNode, DebateNode
 Reflection, Router = ReflectionNode, RouterNode
+Pipeline, Map = PipelineNode, MapNode
+get_math_environment, python_execute = MathEnvironment, python_tool  # the paper's names
 
 # what `from mas import *` gives, and what a script has without any import
 __all__ = [  # noqa: RUF022 - grouped by meaning
     "question", "answer", "Agent", "Ensemble", "Debate", "Reflection", "Router",
+    "Pipeline", "Map", "PipelineNode", "MapNode", "sentences",
     "AgentNode", "EnsembleNode", "DebateNode", "ReflectionNode", "RouterNode", "WorkflowNode",
     "Workflow", "ConditionalWorkflow", "LoopWorkflow", "AgentGraph",
+    "create_simple_chain", "create_keyword_router",
     "ToolRegistry", "MathEnvironment", "python_tool", "Context", "Message", "MessageType",
 ]  # fmt: skip
 
 # where the paper's scripts import them from; all are this module
 MODULES = (
     *("mas", "workflow", "workflow.core", "workflow.nodes", "workflow.workflow", "workflow.graph"),
+    *(f"workflow.nodes.{kind}_node" for kind in ("agent", "ensemble", "debate", "reflection")),
+    "workflow.nodes.router_node",
     *("utils", "utils.environments", "utils.environments.math_env"),
 )
-_FILE = "script.py"
+_SCRIPT, _NODES = "script.py", "nodes.py"  # names in tracebacks
 for _name in MODULES:  # `import workflow.nodes`, then `workflow.nodes.AgentNode`
     globals()[_name.rpartition(".")[2]] = sys.modules[__name__]
-_start_process = subprocess.run
 
 
-def _run_python(args: Any, *rest: Any, input: Any = None, **options: Any) -> Any:
-    """`subprocess.run` for the code tools that scripts of the paper bring along.
-
-    A script may start no process: a Python program becomes a request to the parent, its exit status
-    0 and its errors in stdout. Anything else is tried, and refused by the sandbox.
-    """
-    words = [args] if isinstance(args, str) else [str(word) for word in args]
-    if "-c" in words[1:-1]:
-        code = words[words.index("-c") + 1]
-    elif len(words) > 1 and words[-1].endswith(".py"):
-        code = Path(words[-1]).read_text(encoding="utf-8")
-    else:
-        return _start_process(args, *rest, input=input, **options)
-    if input is not None:
-        text = input.decode() if isinstance(input, bytes) else str(input)
-        code = f"import io, sys\nsys.stdin = io.StringIO({text!r})\n{code}"
-    printed = python_tool(code)
-    if not any(options.get(key) for key in ("text", "universal_newlines", "encoding")):
-        return subprocess.CompletedProcess(args, 0, printed.encode(), b"")
-    return subprocess.CompletedProcess(args, 0, printed, "")
+def node_names(source: str) -> frozenset[str]:
+    """The classes that a file of own nodes defines, read without running it; SyntaxError if bad."""
+    body = ast.parse(source).body
+    return frozenset(item.name for item in body if isinstance(item, ast.ClassDef))
 
 
-def run_script(source: str, question: str, kind: str, client: Client, seed: int) -> None:
+def run_script(
+    source: str, question: str, kind: str, client: Client, seed: int, nodes: str = ""
+) -> None:
     """Runs a script as `__main__`; at its normal end sends its answer to the client, if it has one.
 
-    kind: "math" or "code". For a process that runs one script: modules are changed. Raises what the
-    script raises, SystemExit and BudgetError among it; no answer is sent then.
+    kind: "math" or "code". nodes: the text of a file of further node classes, run before it. For a
+    process that runs one script: modules are changed. Raises what the script or that file raises,
+    BudgetError and a SystemExit that is no success among it; no answer is sent then.
     """
     runtime.bind(client, question, kind)
     random.seed(seed)
     here, main = sys.modules[__name__], types.ModuleType("__main__")
     vars(here)["question"] = question
-    vars(main).update({name: vars(here)[name] for name in __all__}, __file__=_FILE)
     sys.modules.update(dict.fromkeys(MODULES, here), __main__=main)
-    vars(subprocess)["run"] = _run_python
-    linecache.cache[_FILE] = (len(source), None, source.splitlines(keepends=True), _FILE)
-    exec(compile(source, _FILE, "exec", dont_inherit=True), vars(main))
-    last = runtime.last_run
+    language = {name: vars(here)[name] for name in __all__}
+    if nodes:
+        language |= _own_nodes(nodes, language)
+        vars(here).update(language)
+    vars(main).update(language, __file__=_SCRIPT, print=_print)
+    try:
+        _execute(source, _SCRIPT, main)
+    except SystemExit as leaving:
+        if leaving.code not in (None, 0):
+            raise
     if runtime.answer is not None:
         client.answer(runtime.answer)
-    elif last is not None and last.failed:
-        print(f"the workflow ended with an error: {last}", file=sys.stderr)
-    elif last is not None:
-        client.answer(str(last))
+    elif (result := chosen_run()) is not None and result.failed:
+        print(f"the workflow ended with an error: {result}", file=sys.stderr)
+    elif result is not None:
+        client.answer(str(result))
+
+
+def _execute(source: str, name: str, module: types.ModuleType) -> None:
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    exec(compile(source, name, "exec", dont_inherit=True), vars(module))
+
+
+def _own_nodes(source: str, language: dict[str, Any]) -> dict[str, Any]:
+    """The node classes that a file defines, by name."""
+    module = types.ModuleType("nodes")
+    vars(module).update(language)
+    _execute(source, _NODES, module)
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, WorkflowNode)
+    }
+
+
+def _print(*values: Any, **options: Any) -> None:
+    """`print`, which also remembers: `chosen_run` looks at what was printed last."""
+    if options.get("file") in (None, sys.stdout):
+        runtime.printed.append((options.get("sep") or " ").join(map(str, values)))
+    builtins.print(*values, **options)
+
+
+def chosen_run() -> Message | None:
+    """What a script means that ran workflows and says no `answer`: the run that it printed last,
+    by its text or by its answer alone; the last run if it printed none."""
+    good = [(run, _value(run)) for run in reversed(runtime.runs) if not run.failed and run.strip()]
+    for text in reversed(runtime.printed) if len(good) > 1 else ():
+        labelled = not answers.in_form(text, runtime.kind)  # "The answer: 42"
+        printed = _value(text.rpartition(":")[2] if labelled else text)
+        for run, value in good:
+            if str(run) in text or value == printed:
+                return run
+    return runtime.runs[-1] if runtime.runs else None
+
+
+def _value(text: str) -> Any:
+    return answers.comparable(answers.extract(text, runtime.kind), runtime.kind)

@@ -21,7 +21,8 @@ LossType = Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 COLUMNS = ("question", "answer", "tests")
 GYM = "reasoning_gym:"
-GENERATED = ("arithmetic", "arithmetic:tune")  # the second is measured on other questions
+MADE_UP = ("arithmetic", "stories")
+GENERATED = (*MADE_UP, *(f"{name}:tune" for name in MADE_UP))  # the latter have other tests
 # A test holds these to `tasks.sources`.
 TASKS = (
     "gsm8k",
@@ -127,7 +128,11 @@ class Rates(Block):
 
 
 class Rollout(Block):
-    """The shape of the tree: M designs a question, N executions a design."""
+    """The shape of the tree: M designs a question, N executions a design.
+
+    weights: what completions are generated with: the base with its adapter, or copies of the base
+    into which the adapters are merged; auto: copies where they are exact and small.
+    """
 
     designs: Positive = 4
     executions: Positive = 4
@@ -136,6 +141,7 @@ class Rollout(Block):
     max_calls: Positive = 32
     max_script_chars: Positive = 20_000
     max_tokens: Positive = 65_536  # completion tokens of one execution
+    weights: Literal["auto", "merged", "adapter"] = "auto"
 
 
 class Credit(Block):
@@ -289,7 +295,7 @@ def check_model(recipe: Recipe, where: str) -> None:
 
 def check_name(name: str, where: str = "") -> None:
     """Raise InputError unless a built-in or generated task has this name."""
-    names = [GENERATED[0], *TASKS]
+    names = [*MADE_UP, *TASKS]
     if name in GENERATED or name in names or name.startswith(GYM):
         return
     close = difflib.get_close_matches(name, names, 1)

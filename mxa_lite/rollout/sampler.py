@@ -12,16 +12,18 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mxa_lite.mas import answers, prompts
 from mxa_lite.mas.check import check
-from mxa_lite.policy.generate import Completion, Engine, Request
-from mxa_lite.policy.noise import seed_of
+from mxa_lite.policy.request import Completion, Request, seed_of
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.sandbox.box import CallRequest, Ended, Job, Sandbox
 from mxa_lite.sandbox.child import path_key
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
+
+if TYPE_CHECKING:  # torch is loaded where a model is
+    from mxa_lite.policy.generate import Engine
 
 ALIVE = 256  # executions at once; more wait for these to end
 
@@ -136,8 +138,12 @@ class Sampler:
         if len(script) > self.recipe.rollout.max_script_chars:
             error = f"the script is longer than {self.recipe.rollout.max_script_chars} characters"
             return Design(call, script, outcome=Outcome.REJECTED, error=error)
-        found = check(script)
-        return Design(call, script, found.pattern, found.outcome, found.error)
+        return self.design_of(script, call)
+
+    def design_of(self, script: str, call: Call) -> Design:
+        """A script as a design, whoever wrote it."""
+        checked = check(script, self.sandbox.node_names)
+        return Design(call, script, checked.pattern, checked.outcome, checked.error)
 
     def run_scripts(self, pairs: Sequence[tuple[Question, Design]], temperature: float) -> None:
         """Execute given designs once each, e.g. hand-written ones; graded, without credit."""
@@ -167,68 +173,64 @@ class Sampler:
     def _run(self, jobs: list[_Running], temperature: float) -> Iterator[list[_Running]]:
         """Run executions to their ends; yields those that ended since the last wave."""
         live: dict[int, _Running] = {}
-        waiting: dict[int, Waiting] = {}
+        waiting: list[Waiting] = []
         with self.clock("execute_sandbox"):
             for job in jobs:
                 source = job.design.script or ""
                 seed = seed_of((*job.key, "script"))
                 question = job.question
                 live[self.sandbox.start(Job(source, question.text, question.kind, seed))] = job
-        try:
-            while live:
-                ended: list[_Running] = []
+        while live:
+            ended: list[_Running] = []
+            with self.clock("execute_sandbox"):
+                for event in self.sandbox.poll(None):
+                    if isinstance(event, Ended):
+                        ended.append(live.pop(event.job))
+                        self._ended(ended[-1], event)
+                        waiting = [call for call in waiting if call.event.job != event.job]
+                    elif event.job in live:
+                        job = live[event.job]
+                        waiting.append(Waiting(job, event, self._request(job, event, temperature)))
+                idle = self.sandbox.idle()
+            if ended:
+                yield ended
+            if waiting and idle:
+                wave = sorted(waiting, key=lambda call: (call.event.job, path_key(call.event.path)))
+                waiting = []
+                with self.clock("execute_model"):
+                    completions = self.engine.generate([call.request for call in wave])
                 with self.clock("execute_sandbox"):
-                    for event in self.sandbox.poll(None):
-                        if isinstance(event, Ended):
-                            ended.append(live.pop(event.job))
-                            self._ended(ended[-1], event)
-                            for ticket in [
-                                t for t, c in waiting.items() if c.event.job == event.job
-                            ]:
-                                self.engine.cancel(ticket)
-                                del waiting[ticket]
-                        elif event.job in live:
-                            job = live[event.job]
-                            request = self._request(job, event, temperature)
-                            ticket = self.engine.submit(request, (event.job, path_key(event.path)))
-                            waiting[ticket] = Waiting(job, event, request)
-                    idle = self.sandbox.idle()
-                if ended:
-                    yield ended
-                if waiting:
-                    with self.clock("execute_model"):
-                        made = self.engine.collect(idle)
-                    with self.clock("execute_sandbox"):
-                        self._reply([(waiting.pop(ticket), reply) for ticket, reply in made])
-        finally:
-            self.engine.finish()
+                    self._reply(list(zip(wave, completions, strict=True)))
 
     def _request(self, job: _Running, event: CallRequest, temperature: float) -> Request:
         number = job.numbers[event.path]
         job.numbers[event.path] += 1
-        asked = temperature if event.temperature is None or temperature == 0 else event.temperature
         return Request(
             event.messages,
             "executor",
             (*job.key, event.path, number),
-            asked,
+            temperature if event.temperature is None or temperature == 0 else event.temperature,
             self.recipe.rollout.max_completion_tokens.executor,
+            event.agent,
         )
 
-    def _reply(self, made: list[tuple[Waiting, Completion]]) -> None:
-        spent: set[int] = set()
-        for call, completion in made:
+    def _reply(self, wave: list[tuple[Waiting, Completion]]) -> None:
+        stopped: dict[int, tuple[Outcome, str | None]] = {}
+        for call, completion in wave:
+            if completion.error is not None:
+                stopped.setdefault(call.event.job, (Outcome.CRASHED, completion.error))
+                continue
             running = call.running
             recorded = call_of(call.request, completion, call.event.agent)
             recorded.path, recorded.number = call.event.path, int(call.request.key[-1])
             running.execution.calls.append(recorded)
             running.tokens += len(completion.completion_ids)
             if running.tokens > self.recipe.rollout.max_tokens:
-                spent.add(call.event.job)
-        for job in spent:
-            self.sandbox.stop(job, Outcome.TOKEN_BUDGET)
-        for call, completion in made:
-            if call.event.job not in spent:
+                stopped.setdefault(call.event.job, (Outcome.TOKEN_BUDGET, None))
+        for job, (outcome, error) in stopped.items():
+            self.sandbox.stop(job, outcome, error)
+        for call, completion in wave:
+            if call.event.job not in stopped:
                 self.sandbox.reply(call.event.job, call.event.id, completion.text)
 
     def _ended(self, job: _Running, event: Ended) -> None:

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from mxa_lite.errors import InputError, json_object
-from mxa_lite.policy.generate import Completion, Request
+from mxa_lite.policy.request import Completion
 from mxa_lite.recipe.keys import Recipe
-from mxa_lite.rollout.canned import execute
+from mxa_lite.rollout.canned import Ungraded, execute, graph, shown_calls
 from mxa_lite.rollout.sampler import Sampler, Shape, Waiting, call_of
 from mxa_lite.rollout.single import single_trees
 from mxa_lite.runfolder import checkpoint_name, latest_checkpoint
 from mxa_lite.runs.opened import load_policy, sampler_for
 from mxa_lite.runs.stored import stored_recipe
-from mxa_lite.sandbox.box import CallRequest, Limits
 from mxa_lite.stdio import printable
-from mxa_lite.tasks.grade import Verdict
 from mxa_lite.tree import Call, Design, Outcome, Question, Tree
 
 TAG = "ask"  # in every sampling key: the same question gets the same reply
@@ -49,18 +47,11 @@ def kind_of(run: Path, recipe: Recipe) -> str:
     return recipe.task.kind or "math"
 
 
-class _Ungraded:
-    """A grader for questions whose answer nobody knows."""
-
-    def grade_many(self, pairs: list[tuple[Question, str]]) -> Sequence[Verdict]:
-        return [Verdict(0.0, "not graded")] * len(pairs)
-
-
 class _Watched(Sampler):
     """A sampler that tells of every design and every call when it is there."""
 
     def __init__(self, base: Sampler, watch: Callable[[Design | Call], None]) -> None:
-        super().__init__(base.engine, base.sandbox, _Ungraded(), base.recipe)
+        super().__init__(base.engine, base.sandbox, Ungraded(), base.recipe)
         self.watch = watch
 
     def checked(self, call: Call) -> Design:
@@ -68,12 +59,12 @@ class _Watched(Sampler):
         self.watch(design)
         return design
 
-    def _reply(self, made: list[tuple[Waiting, Completion]]) -> None:
-        for waiting, completion in made:
+    def _reply(self, wave: list[tuple[Waiting, Completion]]) -> None:
+        for waiting, completion in wave:
             call = call_of(waiting.request, completion, waiting.event.agent)
             call.path = waiting.event.path
             self.watch(call)
-        super()._reply(made)
+        super()._reply(wave)
 
 
 @dataclass
@@ -88,8 +79,6 @@ class Asked:
         """What `mxa-lite design --json` prints; calls and graph as `exec` has them."""
         design = self.tree.designs[0]
         ran = [e for d in self.tree.designs for e in d.executions]
-        nodes = [node for execution in ran for node in execution.nodes]
-        keys = ("agent", "path", "messages", "reply")
         return {
             "question": self.tree.question.text,
             "script": design.script,
@@ -98,11 +87,8 @@ class Asked:
             "answer": self.answer,
             "fallback": self.reason is not None,
             "reason": self.reason,
-            "calls": [{k: getattr(c, k) for k in keys} for e in ran for c in e.calls],
-            "graph": {
-                "nodes": nodes,
-                "edges": [[p, n["path"]] for n in nodes for p in n["parents"]],
-            },
+            "calls": shown_calls([call for execution in ran for call in execution.calls]),
+            "graph": graph([node for execution in ran for node in execution.nodes]),
         }
 
 
@@ -146,19 +132,7 @@ def execute_with(
 ) -> dict[str, Any]:
     """`execute` of any script, its calls answered by the executor of a run."""
     with opened(run, sets) as sampler:
-        recipe, box = sampler.recipe, sampler.recipe.sandbox
-        limit = recipe.rollout.max_completion_tokens.executor
-
-        def request(call: CallRequest) -> Request:
-            asked = recipe.rollout.temperature if call.temperature is None else call.temperature
-            key = (recipe.seed, "exec", call.path, call.number)
-            return Request(call.messages, "executor", key, asked, limit)
-
-        def replies(calls: list[CallRequest]) -> list[str]:
-            return [c.text for c in sampler.engine.generate([request(call) for call in calls])]
-
-        limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
-        return execute(source, question, kind, replies, limits, box.require)
+        return execute(sampler, source, question, kind)
 
 
 def drawn(nodes: Sequence[Mapping[str, Any]]) -> list[str]:

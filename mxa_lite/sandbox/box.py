@@ -27,6 +27,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from mxa_lite.errors import RunError
+from mxa_lite.mas.script import node_names
 from mxa_lite.sandbox.child import MAX_LINE, path_key
 from mxa_lite.sandbox.confine import LEVELS
 from mxa_lite.sandbox.start import start_server
@@ -44,7 +45,6 @@ from mxa_lite.tree import Outcome
 
 __all__ = ["CallRequest", "CodeResult", "Ended", "Job", "Limits", "Sandbox", "SandboxError"]
 
-_OUTPUT_BYTES = 64 << 10  # of stdout, and of stderr, that are kept
 _YOUNG = 0.05  # seconds in which a script that computes takes a core, as far as starts go
 _CROWD = 8  # scripts that compute, per core: with more, time spent in the queue is better spent
 _AWAY = 1.0  # seconds at most that are charged for a time in which nobody polls
@@ -58,7 +58,9 @@ class Sandbox:
     """A warm fork server and the scripts it runs; to be used from one thread at a time.
 
     level: the strongest of `confine.LEVELS` this machine gave. alive: scripts at once; more wait
-    in a queue. at_most: the highest level to try. Raises SandboxError below `require`.
+    in a queue. at_most: the highest level to try. nodes: the text of a file of further node
+    classes, which each script has too, and `node_names` their names. Raises SandboxError below
+    `require`, and where `nodes` is no Python.
     """
 
     def __init__(
@@ -68,8 +70,14 @@ class Sandbox:
         *,
         alive: int = 512,
         at_most: str = LEVELS[-1],
+        nodes: str = "",
     ) -> None:
         self.limits = limits
+        self._nodes = nodes
+        try:
+            self.node_names = node_names(nodes)
+        except SyntaxError as error:
+            raise SandboxError(f"rollout.nodes line {error.lineno}: {error.msg}") from error
         self._alive = alive
         self._at_most = at_most
         self._cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 2
@@ -106,7 +114,7 @@ class Sandbox:
         def done(ended: Ended, status: int) -> None:
             self._events.append(ended)
 
-        spec = {**asdict(job), "program": False}
+        spec = {**asdict(job), "nodes": self._nodes, "program": False}
         if not self._ready:
             return self._enqueue(spec, self.limits, done)
         run = self._ready.popleft()
@@ -146,10 +154,10 @@ class Sandbox:
         run.replied += 1
         self._answer(run, call_id, text)
 
-    def stop(self, job: int, outcome: Outcome) -> None:
+    def stop(self, job: int, outcome: Outcome, error: str | None = None) -> None:
         """Ends a started script with an outcome, for instance `token_budget`; `Ended` follows."""
         if job in self._runs:
-            self._kill(self._runs[job], outcome, f"{outcome}: stopped")
+            self._kill(self._runs[job], outcome, error or f"{outcome}: stopped")
 
     def run_codes(self, programs: list[tuple[str, str]]) -> list[CodeResult]:
         """Runs plain Python programs, pairs of (source, stdin), in the same confinement."""
@@ -227,7 +235,7 @@ class Sandbox:
         for run in self._runs.values():
             if run.since is not None:
                 run.since += max(0.0, now - max(run.since, self._left) - _AWAY)
-                wait = min(wait, run.limits.seconds - run.seconds(now))
+                wait = min(wait, run.limits.seconds * run.limits.patience - run.seconds(now))
         wait = max(0.0, min(wait, _YOUNG / 5) if self._startable() else wait)
         for key, mask in self._selector.select(None if wait == math.inf else wait + 0.001):
             if key.data is None:
@@ -240,8 +248,9 @@ class Sandbox:
         self._left = time.monotonic()
         if self._left >= now + wait:
             for run in self._runs.values():
-                if run.verdict is None and run.seconds(self._left) > run.limits.seconds:
-                    error = f"timeout: {run.limits.seconds:g} s of own time"
+                most = run.limits.seconds * run.limits.patience
+                if run.verdict is None and run.seconds(self._left) > most:
+                    error = f"timeout: {most:g} s of own time"
                     self._kill(run, Outcome.TIMEOUT, error)
         self._launch()
 
@@ -357,7 +366,7 @@ class Sandbox:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # it may be anything, below Landlock
         with contextlib.suppress(OSError):  # killed before it was started
             with open(os.open(path, flags), "rb") as file:
-                text = file.read(_OUTPUT_BYTES).decode("utf-8", "replace")
+                text = file.read(run.limits.output_kb << 10).decode("utf-8", "replace")
             os.unlink(path)
             return text
         return ""

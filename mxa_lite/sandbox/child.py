@@ -16,7 +16,9 @@ timing, and knows when the script computes and when it waits.
 
 from __future__ import annotations
 
+import atexit
 import builtins
+import gc
 import json
 import linecache
 import os
@@ -33,7 +35,7 @@ from typing import Any
 CHANNEL = 3  # the file descriptor of the wire
 TASKS = 4  # the file descriptor of this process's threads in /proc
 MAX_LINE = 1 << 20  # bytes; the parent ends a script that sends a longer one
-_FILES = ("script.py", "program.py")  # names of the source in tracebacks
+_FILES = ("script.py", "program.py", "nodes.py")  # names of the source in tracebacks
 OUT_OF_MEMORY = 77  # exit status when not even the end could be reported
 
 _Held = tuple[tuple[tuple[int, int, str], ...], int, bytes, int]
@@ -251,7 +253,17 @@ def _run_program(source: str, stdin: str) -> None:
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     linecache.cache["program.py"] = (len(source), None, source.splitlines(True), "program.py")
-    exec(compile(source, "program.py", "exec", dont_inherit=True), module.__dict__)
+    sys.argv[:] = ["program.py"]
+    sys.set_int_max_str_digits(0)  # the memory limit is limit enough
+    try:
+        exec(compile(source, "program.py", "exec", dont_inherit=True), module.__dict__)
+    finally:  # an interpreter's own end: what is still to be printed is the program's output
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        atexit._run_exitfuncs()
+        del module, sys.modules["__main__"]
+        gc.collect()  # runs each `__del__`
 
 
 def prepare() -> None:
@@ -270,7 +282,12 @@ def _complain(crash: BaseException) -> str:
         trace = trace.tb_next
     crash.__traceback__ = trace or crash.__traceback__
     traceback.print_exception(crash)
-    return "".join(traceback.format_exception_only(crash)).strip().splitlines()[-1]
+    last = "".join(traceback.format_exception_only(crash)).strip().splitlines()[-1]
+    if isinstance(crash, SyntaxError):
+        file, line = crash.filename, crash.lineno
+    else:
+        file, line = (trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace else ("", 0)
+    return f"rollout.nodes line {line}: {last}" if file == "nodes.py" else last
 
 
 def main(folder: str) -> None:
@@ -288,7 +305,8 @@ def main(folder: str) -> None:
         else:
             from mxa_lite.mas import script as mas
 
-            mas.run_script(job["source"], job["question"], job["kind"], client, job["seed"])
+            arguments = job["question"], job["kind"], client, job["seed"], job["nodes"]
+            mas.run_script(job["source"], *arguments)
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
         error = f"SystemExit: {leaving.code}" if status else None

@@ -1,24 +1,29 @@
 """Strict graders: a verdict says what was shown, and what is not shown is not paid.
 
-Math answers are compared as exact values (`grade_math`), programs by their unit tests in the
-sandbox (`grade_code`). An empty answer, a test that does not parse and a missing test are false.
+Math answers are compared as exact values (`grading`), programs by their unit tests in the sandbox
+(`grade_code`). An empty answer, a test that does not parse and a missing test are false.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mxa_lite.errors import InputError
+from mxa_lite.grading.compare import compare, final
+from mxa_lite.grading.read import number
+from mxa_lite.grading.worker import Worker
 from mxa_lite.mas import answers
 from mxa_lite.sandbox.box import Limits, Sandbox
-from mxa_lite.tasks import grade_code, grade_math
+from mxa_lite.tasks import grade_code
 from mxa_lite.tasks.rows import Row, read
 from mxa_lite.tree import Question
 
+_OUTPUT_KB = 16 << 10  # of a program under test
+_PATIENCE = 10  # no verdict hangs on what else the machine does
 _YES_NO = ("True", "False", "Yes", "No", "yes", "no")
 
 
@@ -46,8 +51,8 @@ class Grader:
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self._require, self._limits, self._ratio = sandbox_require, limits, ratio
-        self._worker = grade_math.Worker(seconds)
-        self._scorer = grade_math.Worker(seconds, "reasoning_gym")
+        self._worker = Worker("mxa_lite.grading.expressions:holds", seconds)
+        self._scorer = Worker("reasoning_gym,mxa_lite.tasks.gym:score", seconds)
         self._sandbox: Sandbox | None = None
         self._seen: dict[str, float] = {}  # request -> what the worker said
 
@@ -87,20 +92,19 @@ class Grader:
         if gold is None and not place:
             return Verdict(0.0, "no gold answer")
         choices = bool(question.meta.get("choices"))
-        same = False if gold is None else grade_math.compare(gold, answer, choices)
+        same = False if gold is None else compare(gold, answer, choices, question.text)
         # its scorers misread numbers, and one takes any text for True
-        plain = gold is not None and (grade_math.number(gold) is not None or gold in _YES_NO)
+        plain = gold is not None and (number(gold) is not None or gold in _YES_NO)
         if place and same is not True and not plain:
-            final = grade_math.final(answer)
-            return self._ask({"gym": place, "question": question.text, "answer": final})
+            request = {"place": place, "question": question.text, "answer": final(answer)}
+            return self._ask(self._scorer, request)
         if isinstance(same, list):
-            return self._ask({"pairs": same})
+            return self._ask(self._worker, {"claim": same})
         return Verdict(float(same), "equal" if same else "different")
 
-    def _ask(self, request: dict[str, Any]) -> Verdict:
+    def _ask(self, worker: Worker, request: dict[str, Any]) -> Verdict:
         key = json.dumps(request)
         if key not in self._seen:
-            worker = self._scorer if "gym" in request else self._worker
             self._seen[key] = worker.ask(request)
         return Verdict(self._seen[key], "equal" if self._seen[key] == 1 else "not shown equal")
 
@@ -122,17 +126,25 @@ class Grader:
                 except (SyntaxError, ValueError, RecursionError):  # of a test, never of the answer
                     del waiting[i]
             if asked and self._sandbox is None:
-                self._sandbox = Sandbox(self._limits, self._require)
+                limits = replace(self._limits, output_kb=_OUTPUT_KB, patience=_PATIENCE)
+                self._sandbox = Sandbox(limits, self._require)
             programs = [program for batch in asked.values() for program in batch]
             ended = iter(self._sandbox.run_codes(programs) if self._sandbox else [])
             results = {i: [next(ended) for _ in batch] for i, batch in asked.items()}
-        return [self._share(tests) for tests in passed]
+        return [
+            self._share(tests, len(question.tests))
+            for tests, (question, _) in zip(passed, pairs, strict=True)
+        ]
 
-    def _share(self, passed: list[bool]) -> Verdict:
+    def _share(self, passed: list[bool], tests: int) -> Verdict:
         if not passed:
             return Verdict(0.0, "no test could be run")
         share = sum(passed) / len(passed)
         reason = f"{sum(passed)} of {len(passed)} tests passed"
+        if tests > len(passed):
+            reason += (
+                f"; {tests - len(passed)} left out: they hand over code, or import what is missing"
+            )
         return Verdict(share if self._ratio else float(share == 1), reason)
 
 
@@ -143,11 +155,11 @@ def grade_file(path: str | Path, sandbox_require: str = "rlimits") -> list[bool]
     "choices" (multiple choice). Raises InputError with the number of a line that is not such.
     """
     pairs = []
-    for number, row in read(str(path)):
+    for line, row in read(str(path)):
         try:
             pairs.append(_pair(row))
         except ValueError as error:
-            raise InputError(f"{path} line {number}: {error}") from error
+            raise InputError(f"{path} line {line}: {error}") from error
     with Grader(sandbox_require) as grader:
         return [verdict.correct == 1 for verdict in grader.grade_many(pairs)]
 
