@@ -32,9 +32,9 @@ from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.policy import Policy
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.rollout.sampler import Sampler, Shape
 from mxa_lite.runfolder import RunFolder
-from mxa_lite.runs.opened import load_policy, sampler_for
 from mxa_lite.sandbox.box import CallRequest, Ended, Job, Limits, Sandbox
 from mxa_lite.tasks import load as tasks
 from mxa_lite.tree import Call, Design, Tree

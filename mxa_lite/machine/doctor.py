@@ -6,26 +6,10 @@ import platform
 import shutil
 import sys
 import sysconfig
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mxa_lite import __version__
 from mxa_lite.policy import GET_UNSLOTH
-
-PACKAGES = (
-    "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets",
-    "unsloth", "triton", "xformers", "sympy", "click", "pydantic",
-)  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """Installed versions, read from their metadata without an import; absent ones left out."""
-    found = {"mxa-lite": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+from mxa_lite.recipe.versions import versions
 
 
 def missing_for_gpu(found: dict[str, str], cuda: bool) -> list[str]:
