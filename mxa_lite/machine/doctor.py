@@ -15,7 +15,7 @@ from mxa_lite.policy import GET_UNSLOTH
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets",
-    "unsloth", "triton", "xformers", "math-verify", "click", "pydantic",
+    "unsloth", "triton", "xformers", "sympy", "click", "pydantic",
 )  # fmt: skip
 
 

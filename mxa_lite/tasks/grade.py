@@ -1,7 +1,7 @@
 """Strict graders: a verdict says what was shown, and what is not shown is not paid.
 
-Math answers are compared as exact values (`grade_math`), programs by their unit tests in the
-sandbox (`grade_code`). An empty answer, a test that does not parse and a missing test are false.
+Math answers are compared as exact values (`grading`), programs by their unit tests in the sandbox
+(`grade_code`). An empty answer, a test that does not parse and a missing test are false.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mxa_lite.errors import InputError
+from mxa_lite.grading.compare import compare, final
+from mxa_lite.grading.read import number
+from mxa_lite.grading.worker import Worker
 from mxa_lite.mas import answers
 from mxa_lite.sandbox.box import Limits, Sandbox
-from mxa_lite.tasks import grade_code, grade_math
+from mxa_lite.tasks import grade_code
 from mxa_lite.tasks.rows import Row, read
 from mxa_lite.tree import Question
 
@@ -46,8 +49,8 @@ class Grader:
         limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self._require, self._limits, self._ratio = sandbox_require, limits, ratio
-        self._worker = grade_math.Worker(seconds)
-        self._scorer = grade_math.Worker(seconds, "reasoning_gym")
+        self._worker = Worker("mxa_lite.grading.expressions:holds", seconds)
+        self._scorer = Worker("reasoning_gym,mxa_lite.tasks.gym:score", seconds)
         self._sandbox: Sandbox | None = None
         self._seen: dict[str, float] = {}  # request -> what the worker said
 
@@ -87,20 +90,19 @@ class Grader:
         if gold is None and not place:
             return Verdict(0.0, "no gold answer")
         choices = bool(question.meta.get("choices"))
-        same = False if gold is None else grade_math.compare(gold, answer, choices)
+        same = False if gold is None else compare(gold, answer, choices, question.text)
         # its scorers misread numbers, and one takes any text for True
-        plain = gold is not None and (grade_math.number(gold) is not None or gold in _YES_NO)
+        plain = gold is not None and (number(gold) is not None or gold in _YES_NO)
         if place and same is not True and not plain:
-            final = grade_math.final(answer)
-            return self._ask({"gym": place, "question": question.text, "answer": final})
+            request = {"place": place, "question": question.text, "answer": final(answer)}
+            return self._ask(self._scorer, request)
         if isinstance(same, list):
-            return self._ask({"pairs": same})
+            return self._ask(self._worker, {"claim": same})
         return Verdict(float(same), "equal" if same else "different")
 
-    def _ask(self, request: dict[str, Any]) -> Verdict:
+    def _ask(self, worker: Worker, request: dict[str, Any]) -> Verdict:
         key = json.dumps(request)
         if key not in self._seen:
-            worker = self._scorer if "gym" in request else self._worker
             self._seen[key] = worker.ask(request)
         return Verdict(self._seen[key], "equal" if self._seen[key] == 1 else "not shown equal")
 
@@ -143,11 +145,11 @@ def grade_file(path: str | Path, sandbox_require: str = "rlimits") -> list[bool]
     "choices" (multiple choice). Raises InputError with the number of a line that is not such.
     """
     pairs = []
-    for number, row in read(str(path)):
+    for line, row in read(str(path)):
         try:
             pairs.append(_pair(row))
         except ValueError as error:
-            raise InputError(f"{path} line {number}: {error}") from error
+            raise InputError(f"{path} line {line}: {error}") from error
     with Grader(sandbox_require) as grader:
         return [verdict.correct == 1 for verdict in grader.grade_many(pairs)]
 

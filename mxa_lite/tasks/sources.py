@@ -17,7 +17,8 @@ from functools import partial
 from typing import Any
 
 from mxa_lite.errors import InputError
-from mxa_lite.tasks import grade_math
+from mxa_lite.grading.compare import LONGEST as LONGEST_ANSWER
+from mxa_lite.grading.compare import final
 from mxa_lite.tasks.grade_code import can_fail, is_test
 from mxa_lite.tasks.rows import BadRow, Row, question_id
 from mxa_lite.tree import Question
@@ -43,8 +44,8 @@ def _decoded(tests: Any) -> list[Any]:
 def math(text: Any, gold: Any, **meta: Any) -> Question:
     """A math question; the gold answer may come as `#### 1,234`, boxed, or plain."""
     several = gold if isinstance(gold, list) else [gold]
-    text, gold = _cell(text), grade_math.final(", ".join(map(_cell, several)))
-    if "gym" not in meta and not 0 < len(gold) <= grade_math.LONGEST:
+    text, gold = _cell(text), final(", ".join(map(_cell, several)))
+    if "gym" not in meta and not 0 < len(gold) <= LONGEST_ANSWER:
         raise BadRow("has an over-long answer" if gold else "has no answer")
     if re.fullmatch(r"\(?[A-J]\)?", gold) and re.search(r"\(A\).*\(B\)", text, re.S):
         meta["choices"] = True

@@ -1,0 +1,382 @@
+r"""Whether a math answer is the gold answer: exact, without any tolerance.
+
+`RULES` is the whole of it, from top to bottom: the first rule that has something to say about a
+pair of texts decides, by a verdict or by the pairs of parts that must be equal. What no rule
+settles is two expressions, which `expressions` compares with SymPy, in a worker process. Only what
+is proven equal is paid, and where a value is asked a sum that was not worked out is no answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from mxa_lite.grading.intervals import Interval, chain, is_region, member, region
+from mxa_lite.grading.read import (
+    NAME,
+    denominator,
+    flat,
+    inside,
+    left_to_do,
+    number,
+    parts,
+    split_unit,
+    tidy,
+    wordy,
+)
+from mxa_lite.mas import answers
+
+T = TypeVar("T")
+
+LONGEST = 500  # characters of an answer that is compared
+
+# What must hold: True, False, or ["same", gold, answer] (two expressions), ["equation", gold,
+# answer] (of which one is to be the other), ["all", claim, ...] or ["match", row, ...], where a row
+# is what must hold for one part of the gold to be each part of the answer.
+Claim = bool | list[Any]
+
+_SAID = re.compile(r"(?:(?:so|thus|therefore),? )?(?:the )?(?:final )?answer(?: is:?|:)(.+)", re.I)
+_LETTER = re.compile(r"\(?([A-Za-z])\)?\.?")
+_OPTION = re.compile(r"\(?([A-Ja-j])(?:[).:](.*))?", re.S)
+_SECOND = re.compile(  # another option
+    r"(?<![a-zA-Z(])\(?[A-J](?:\)|:\s)|\b(?:or|and)\s+\(?[A-J]\b"
+)
+_CUT_OFF = re.compile(r"\.\d+\s*(?:\.\.|…|\\[lcd]?dots(?![a-zA-Z]))")  # 0.333... is not 0.333
+_AND = re.compile(r"\s*[,;]?\s*\b(?:and|or)\b\s*")
+_SIGNS = {"%", "$", "degree"}  # units whose sign a bare answer may leave away
+
+_OPERATION = re.compile(r"[+\-·/^!±]|\\(?:frac|sqrt|binom|sum|prod|int|log|ln|sin|cos|tan)")
+
+
+def final(text: str) -> str:
+    """What of a reply is graded: its last box, else what follows `####`, else its text."""
+    text = answers.extract(text)
+    if "####" in text:
+        text = text.rpartition("####")[2].strip().partition("\n")[0]
+    text = text.strip("* \n`")
+    said = _SAID.fullmatch(text)
+    return said[1].strip("* ") if said else text
+
+
+def compare(gold: str, answer: str, choices: bool = False, question: str = "") -> Claim:
+    """True or False where that is plain, else what the worker must find to hold.
+
+    gold, answer: whole texts; the last box counts. choices: the question is multiple choice, so
+    that `(B)`, `b` and `B) 7` name the option B; in any other question a letter is a letter.
+    question: its text; an expression copied from it is paid only if it is no longer than the gold.
+    """
+    gold, answer = final(gold), final(answer)
+    cut = bool(_CUT_OFF.search(answer)) and not _CUT_OFF.search(gold)
+    gold, answer = tidy(gold), tidy(answer)
+    broken = answer.count("{") != answer.count("}") or cut  # a reply, or a number, that was cut off
+    if not gold or not answer or broken or max(len(gold), len(answer)) > LONGEST:
+        return False
+    if choices and (right := _OPTION.fullmatch(gold)):
+        chosen = _OPTION.fullmatch(answer)
+        if chosen is None or _SECOND.search(chosen[2] or ""):
+            return False
+        return chosen[1].upper() == right[1].upper()
+    if copied(question, answer) and number(gold) is None and _size(gold) != _size(answer):
+        return False
+    return same(gold, answer)
+
+
+def copied(question: str, answer: str) -> bool:
+    """Whether an answer with an operation in it stands literally in the question."""
+    answer = flat(tidy(final(answer)))
+    return number(answer) is None and bool(_size(answer)) and answer in flat(tidy(question))
+
+
+def _size(text: str) -> Counter[str]:
+    """The operations of an expression: alike in `x+1` and `1+x`, not in `(x^2-1)/(x-1)`."""
+    return Counter(_OPERATION.findall(flat(text)))
+
+
+def same(gold: str, answer: str) -> Claim:
+    """What must hold for two tidy texts to be the same answer."""
+    return _same(gold, answer, False)
+
+
+def _same(gold: str, answer: str, undone: bool) -> Claim:
+    if not gold or not answer:
+        return False
+    for rule in RULES:
+        claim = rule.claim(gold, answer, undone)
+        if claim is not None:
+            return claim
+    one, other = (text if number(text) is None else str(number(text)) for text in (gold, answer))
+    return ["same", one, other]
+
+
+def _all(claims: list[Claim]) -> Claim:
+    if any(claim is False for claim in claims):
+        return False
+    left = [claim for claim in claims if claim is not True]
+    return ["all", *left] if left else True
+
+
+def _match(gold: list[T], answer: list[T], claim: Callable[[T, T], Claim]) -> Claim:
+    """Each of one once in the other, in any order."""
+    rows: list[Any] = [[claim(one, other) for other in answer] for one in gold]
+    if len(gold) != len(answer) or not all(map(any, rows)):
+        return False
+    return ["match", *rows]
+
+
+def _ordered(gold: list[str], answer: list[str]) -> Claim:
+    if len(gold) != len(answer):
+        return False
+    return _all([_same(g, a, False) for g, a in zip(gold, answer, strict=True)])
+
+
+# The rules. Each takes the gold, the answer, and whether the answer may be work that is left to do
+# (as `4+3` in `4+3=7`); None: the next rule's.
+
+
+def _identical(gold: str, answer: str, undone: bool) -> Claim | None:
+    return True if flat(gold) == flat(answer) else None
+
+
+def _letter(gold: str, answer: str, undone: bool) -> Claim | None:
+    one, other = _LETTER.fullmatch(gold), _LETTER.fullmatch(answer)
+    return one[1] == other[1] if one and other else None
+
+
+def _numbers(gold: str, answer: str, undone: bool) -> Claim | None:
+    one, other = number(gold), number(answer)
+    if one is None or other is None:
+        return None
+    under = denominator(answer)
+    fraction = denominator(gold) and one.denominator > 1
+    return one == other and (undone or not under or bool(fraction) or other.denominator == under)
+
+
+def _unit(gold: str, answer: str, undone: bool) -> Claim | None:
+    (one, gold_unit), (other, unit) = split_unit(gold), split_unit(answer)
+    values = number(one), number(other)
+    if not gold_unit + unit or any(
+        value is None and len(parts(text, ",;")) > 1
+        for value, text in zip(values, (one, other), strict=True)
+    ):
+        return None
+    if {gold_unit, unit} == {"", "degree"} and "π" in one + other:
+        return None
+    alike = gold_unit == unit or {gold_unit, unit} == {"$", "dollar"}
+    if gold_unit and not alike and (unit or gold_unit not in _SIGNS):
+        return False
+    if not gold_unit and unit.startswith("base ") and unit != "base 10":
+        return False  # other digits than they look
+    if None not in values and (gold_unit == "%") != (unit == "%"):
+        # half is 50 %, and 50 where percents are asked
+        scaled = values[0] / 100 if gold_unit else values[0] * 100  # type: ignore[operator]
+        return values[1] in (values[0], scaled)
+    return _same(one, other, undone)
+
+
+def _region(gold: str, answer: str, undone: bool) -> Claim | None:
+    (name, one), (other_name, other) = member(gold), member(answer)
+    if name or other_name:
+        return (not name or not other_name or name == other_name) and _same(one, other, undone)
+    texts = gold, answer
+    if not any(map(is_region, texts)) or any(len(parts(text, ",;")) > 1 for text in texts):
+        return None
+    ours, theirs = region(gold), region(answer)
+    if ours and theirs:
+        if ours.name and theirs.name and ours.name != theirs.name:
+            return False
+        return _match(ours.intervals, theirs.intervals, _interval)
+    (sides, signs), (other_sides, other_signs) = chain(gold), chain(answer)
+    if ours or theirs or len(signs) != len(sides) - 1 or signs != other_signs:
+        return None if "=" in gold + answer else False
+    return _ordered(sides, other_sides) if signs else None
+
+
+def _interval(gold: Interval, answer: Interval) -> Claim:
+    ends = _ordered([gold.lower, gold.upper], [answer.lower, answer.upper])
+    return gold.brackets == answer.brackets and ends
+
+
+def _joined(gold: str, answer: str, undone: bool) -> Claim | None:
+    texts = _AND.sub("; ", gold), _AND.sub("; ", answer)
+    return None if texts == (gold, answer) else _same(*texts, undone)
+
+
+def _items(text: str) -> tuple[str, list[str]]:
+    """ "one", "list", "set" or "tuple", and the items; `±` makes two of one."""
+    body, kind = inside(text, "⦃⦄"), "set"
+    if body is None:
+        body, kind = inside(text, "()"), "tuple"
+        if body is None or len(parts(body, ",;")) < 2:
+            body, kind = text, "list"
+    pieces = re.split(r"[;,] ", body)
+    if kind == "list" and all(number(piece) is not None for piece in pieces):
+        items = pieces  # 1,000 and 2,000
+    else:
+        items = [item for item in parts(body, ",;") if item]
+    if kind != "tuple":
+        items = [
+            choice
+            for item in items
+            for choice in (
+                (_signed(item, "+-"), _signed(item, "-+")) if re.search("[±∓]", item) else (item,)
+            )
+        ]
+    return "one" if kind == "list" and len(items) == 1 else kind, items
+
+
+def _signed(text: str, signs: str) -> str:
+    text = text.replace("±", signs[0]).replace("∓", signs[1])
+    return re.sub(r"(^|[=({,]\s*)\+\s*", r"\1", text)
+
+
+def _list(gold: str, answer: str, undone: bool) -> Claim | None:
+    if "=" in gold and "=" in answer:
+        gold, answer = _spread(gold), _spread(answer)
+    (kind, items), (other_kind, others) = _items(gold), _items(answer)
+    kinds = {kind, other_kind}
+    named = [any("=" in item for item in both) for both in (items, others)]
+    if kinds == {"one"} or (kind == "one" and named[0]) or (other_kind == "one" and named[1]):
+        return None
+    if named == [True, False]:
+        kind, items = _unnamed(kind, items)
+    elif named == [False, True]:
+        other_kind, others = _unnamed(other_kind, others)
+    kinds = {kind, other_kind}
+    if "no" in kinds or ("tuple" in kinds and kinds & {"set", "one"}):
+        return False  # a pair has an order, a set has none
+    return _ordered(items, others) if "tuple" in kinds else _match(items, others, same)
+
+
+def _spread(text: str) -> str:
+    """`(x,y)=(1,2)` as `x=1, y=2`."""
+    name, *value = (inside(side, "()") or "" for side in parts(text, "="))
+    names, values = parts(name, ","), parts(value[0], ",") if value else []
+    if len(names) != len(values) or len(names) < 2 or len(value) > 1:
+        return text
+    return ", ".join(f"{name} = {value}" for name, value in zip(names, values, strict=True))
+
+
+def _unnamed(kind: str, items: list[str]) -> tuple[str, list[str]]:
+    """The values of `x=2, y=4` in the order of their names; kind "no" where that is not plain."""
+    pairs = [[part.strip() for part in item.partition("=")[::2]] for item in items]
+    if _called(pairs[0][0]) and not any(right for _, right in pairs[1:]):
+        return kind, [pairs[0][1], *(left for left, _ in pairs[1:])]  # (x,y)=(1,2), (2,1)
+    names = [flat(left) for left, _ in pairs]
+    if any("=" in right or not right for _, right in pairs) or not all(map(NAME.fullmatch, names)):
+        return "no", []
+    if len({*names}) == 1:
+        return kind, [right for _, right in pairs]
+    pairs.sort()
+    ends = [ord(name[-1]) for name in sorted(names)]
+    heads = {name[:-1] for name in names}
+    if len(heads) > 1 or any(b - a != 1 for a, b in pairwise(ends)):
+        return "no", []
+    return "tuple", [right for _, right in pairs]
+
+
+def _called(text: str) -> bool:
+    """Whether a left side only says what the value is of: a name, or an expression of several."""
+    names = [flat(name) for name in parts(inside(text, "()") or text, ",")]
+    if all(map(NAME.fullmatch, names)):  # (y,x)=(1,2) is the point (2,1)
+        return all(len(a + b) > 2 or ord(a) - ord(b) != 1 for a, b in pairwise(names))
+    plain = re.sub(r"\\(?:frac|sqrt|sin|cos|tan|log|ln|angle|triangle|overline|vec)", " ", text)
+    letters = re.findall(r"\\?[a-zA-Z](?:_(?:\w|\{[^{}]*\}))?", plain)
+    return len({*letters}) > 1 and not wordy(plain)
+
+
+def _chain(gold: str, answer: str, undone: bool) -> Claim | None:
+    ours, theirs = (parts(text, "=") for text in (gold, answer))
+    if len(ours) == len(theirs) == 1:
+        return None
+    if len(ours) == len(theirs) == 2 and flat(ours[0]) == flat(theirs[1]):
+        theirs.reverse()
+    for sides in (ours, theirs):
+        if (
+            len(sides) == 2
+            and NAME.fullmatch(flat(sides[1]))
+            and not NAME.fullmatch(flat(sides[0]))
+        ):
+            sides.reverse()
+    first, other = ours[0], theirs[0]
+    named = bool(NAME.fullmatch(flat(first)))
+    if len(ours) > 1 and len(theirs) > 1:
+        if flat(first) == flat(other):
+            theirs = theirs[1:]
+        elif (named and NAME.fullmatch(flat(other))) or len(ours) + len(theirs) > 4:
+            return False
+        else:
+            return ["equation", gold, answer]
+    elif len(ours) > 1:
+        if not named and not inside(first, "()") and re.search(r"(?<!\\)\b[a-zA-Z]", first):
+            return False
+    elif _called(other):
+        theirs = theirs[1:]
+    *before, last = theirs
+    return _all([_same(ours[-1], side, True) for side in before] + [_same(ours[-1], last, undone)])
+
+
+def _words(gold: str, answer: str, undone: bool) -> Claim | None:
+    if not (wordy(gold) or wordy(answer) or ":" in gold + answer):
+        return None
+    return gold.replace(" ", "").casefold() == answer.replace(" ", "").casefold()
+
+
+def _matrix(gold: str, answer: str, undone: bool) -> Claim | None:
+    one, other = _entries(gold), _entries(answer)
+    if one is None or other is None or not re.search("matrix", gold + answer):
+        return None
+    if "matrix" not in gold or "matrix" not in answer:  # a column beside (1,2,3)
+        one, other = ([[entry] for row in rows for entry in row] for rows in (one, other))
+    if [len(row) for row in one] != [len(row) for row in other]:
+        return False
+    return _ordered(
+        [entry for row in one for entry in row], [entry for row in other for entry in row]
+    )
+
+
+def _entries(text: str) -> list[list[str]] | None:
+    """The rows of a matrix, or of a tuple as a column."""
+    if whole := re.fullmatch(r"\\begin\{matrix\}((?:(?!\\begin).)*)\\end\{matrix\}", text):
+        return [parts(row, "&") for row in whole[1].split("\\\\") if row.strip()]
+    kind, items = _items(text)
+    return [[item] for item in items] if kind == "tuple" else None
+
+
+def _work(gold: str, answer: str, undone: bool) -> Claim | None:
+    if undone:
+        return None
+    if number(gold) is not None or left_to_do(answer) - left_to_do(gold):
+        return False
+    return None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One way to settle two texts. right, wrong: a gold, an answer that is it, one that is not."""
+
+    name: str
+    claim: Callable[[str, str, bool], Claim | None]
+    right: tuple[str, str]
+    wrong: tuple[str, str]
+
+
+# fmt: off
+RULES = (
+    Rule("the same text", _identical, (r"a_{n}", r"a_n"), ("a_{n}", "a_m")),
+    Rule("one letter", _letter, ("A", "(A)"), ("A", "a")),
+    Rule("numbers, worked out", _numbers, ("0.5", r"\frac12"), ("24", "48/2")),
+    Rule("units", _unit, ("5", "5 cm"), ("5 minutes", "5 dollars")),
+    Rule("intervals, inequalities", _region, ("(0,1]", r"0<x\le1"), ("[0,1)", "(0,1)")),
+    Rule("joined by words", _joined, ("1,-2", r"1 \text{ or } -2"), ("3", "3 or 4")),
+    Rule("matrices", _matrix, (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)"),
+         (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}2&1\end{pmatrix}")),
+    Rule("lists, sets, tuples", _list, (r"\{1,2\}", "2,1"), ("(1,2)", "(2,1)")),
+    Rule("equal to", _chain, ("7", "n=4+3=7"), ("f(0)=1", "f(0)=2")),
+    Rule("words", _words, ("Monday", "monday"), ("even", "odd")),
+    Rule("work left to do", _work, (r"2+\sqrt{3}", r"\sqrt3+2"), (r"2+\sqrt{3}", r"1+1+\sqrt{3}")),
+)
+# fmt: on

@@ -1,0 +1,201 @@
+r"""Reads math answers as text: one spelling, the parts of a list, units, numbers, work to do.
+
+After `tidy` a sign is one character (`≤ ≥ ≠ ± ∓ · ∞ ∪ ∈ ° π ∅ ℝ`, `⦃⦄` for set braces), so that
+nothing downstream meets two spellings. Standard library only, linear in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from math import isqrt
+
+from mxa_lite.mas import answers
+
+_SIGNS = {
+    "≤": r"leq|le|leqslant", "≥": r"geq|ge|geqslant", "≠": r"neq|ne", "±": "pm", "∓": "mp",
+    "·": "cdot|times|ast", "∞": "infty", "∪": "cup", "∈": "in", "π": "pi", "/": "div", "<": "lt",
+    ">": "gt", "∅": "emptyset|varnothing", "°": "degree", "…": "[lcd]?dots",
+}  # fmt: skip
+_COMMANDS = [(re.compile(rf"\\(?:{names})(?![a-zA-Z])"), sign) for sign, names in _SIGNS.items()]
+_CHARACTERS = str.maketrans({
+    "\u2212": "-", "\u2013": "-", "\u00d7": "·", "÷": "/", "√": r"\sqrt ", "²": "^2", "³": "^3",
+    "½": r"\frac{1}{2}", "⩽": "≤", "⩾": "≥", "\u2009": r"\,", "\u202f": r"\,", "\u00a0": r"\,",
+    "~": r"\,", "∗": "·", "⋅": "·",
+})  # fmt: skip
+_TEXT = re.compile(
+    r"\\(?:text(?:rm|bf|it|normal|sf)?|math(?:rm|bf|it|sf|normal)|mbox|boldsymbol|bm|operatorname)"
+    r"\s*\{([^{}]*)\}"
+)
+_SIZES = re.compile(
+    r"\\(?:left|right)\s*\.|\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits)(?![a-zA-Z])"
+)
+_SPACING = re.compile(r"(?<!\\)\\[,;:!> ]|\\q?quad(?![a-zA-Z])|(?<!\\)\\[()\[\]]")
+_GROUPS = re.compile(
+    r"(?<![\d.,])\d{1,3}(?:(?:\\[,;: ]|,\\!|\{,\}|\{,\\!\}|\\!,)\s*\d{3})+(?![\d,]|\\[,;: !]\s*\d)"
+)
+_PLAIN = re.compile(r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln)(?![a-zA-Z])")
+_MATRIX = r"\\begin\{(?:[pb]?matrix|array)\}(?:\{[lcr|]*\})?(.*?)\\end\{(?:[pb]?matrix|array)\}"
+_MATRICES = re.compile(rf"[(\[]\s*{_MATRIX}\s*[)\]]|{_MATRIX}", re.S)
+_CASES = re.compile(rf"⦃\s*{_MATRIX}", re.S)
+_LINES = re.compile(r"\s*(?:\\\\|\n)\s*")
+_MIXED = re.compile(r"(-?)(\d+)(?:\s+(\d+)/(\d+)|\s*\\frac\{(\d+)\}\{(\d+)\})")
+_REPEATING = re.compile(r"(-?)(\d*)\.(\d*)\\overline\{(\d+)\}")
+_BARE = re.compile(r"\\frac\s*(?:(\d)|(\{[^{}]*\}))\s*(?:(\d)|(\{[^{}]*\}))")
+_DIVISION = re.compile(r"/\s*\(?-?(\d+)\)?$|\\frac\{[^{}]*\}\{-?(\d+)\}$")
+_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}")
+_UNIT = re.compile(
+    r"(.*[\d})])(?:\s*(cm|mm|km|kg|mg|m[lL]|ft|in|k?m/[hs]|lbs?|oz|hrs?|min|[mk]ph|yd|mi|[apAP][mM])"
+    r"|\s+([mgsL]|[a-zA-Z]{3,}(?:[ /][a-zA-Z]+){0,3}))(?:\s*\^\{?([23])\}?)?\.?"
+)
+_NO_UNIT = re.compile(  # words behind a number that make it another number
+    r"\b([bmtr]+illion|thousand|hundred|dozen|score|squared|cubed|factorial|choose|mod|times|plus"
+    r"|minus|over|and|or|half|halves|third|fourth|quarter|fifth|sixth|tenth|hundredth|thousandth"
+    r"|less|more|than|not|off|pi|sqrt|point|negative|ten|tens|teen|twenty|one|two|three|four|five"
+    r"|six|seven|eight|nine|zero|twice|double|triple|root|cube|grand|lakh|crore|wrong|false"
+    r"|incorrect|except|unless|maybe|perhaps|about|around|roughly|approximately|almost|nearly)s?\b"
+)
+
+
+NAME = re.compile(  # what an answer may be called: `x`, `a_{10}`, `f'(2)`, `\\angle A`, `|AB|`
+    r"(?:m?\\(?:angle|sin|cos|tan|vec|bar|hat|overline|triangle) ?)?"
+    r"[({]?(?:[a-zA-Z]|\\[a-zA-Z]+|[A-Z]{2,3}|[A-Za-z][a-z]{2,})[)}]?'*"
+    r"(?:_(?:\w|\\[a-zA-Z]+|\{[^{}]*\}))?(?:\([^()=]*\))?"
+    r"|\|(?:[zw]|[A-Z]{2})\||\[[A-Z]{3,4}\]"
+)
+
+
+_UNDONE = {  # work that is left to do; N is a whole number, Q another
+    "sum": r"(?:^|[=(+\-{,])-?[NQ][+-][NQ](?=$|[+\-)},])",
+    "product": r"[NQ]·-?[NQ]|[NQ]·\(|\)·[NQ]",
+    "quotient": r"[NQ]/[NQ]",
+    "power": r"(?:[NQ]|\([NQ]\))\^(?:N|\{-?N\})",
+    "factorial": r"[N)]!",
+    "function": r"\\(?:a?(?:rc)?(?:sin|cos|tan)|binom|log|ln|exp|max|min|gcd|lcm)[^a-zA-Z]*[NQπ]",
+    "operator": r"\\(?:sum|prod|int|lim)",
+}
+_UNDONE_KINDS = [(kind, re.compile(pattern)) for kind, pattern in _UNDONE.items()]
+_FRACTIONS = re.compile(r"\\frac\{-?\d+\}\{\d+\}|(?<![\w^_/])\d+/\d+(?![\d/])|\d*\.\d+")
+_ROOT = re.compile(r"\\sqrt(?:\[(\d)\])?\s*(?:\{(\d+)\}|(\d))")
+
+
+def tidy(text: str) -> str:
+    """One spelling: no math delimiters, `\\text`, sizes or spacing; a sign is one character."""
+    text = _SIZES.sub(" ", text.translate(_CHARACTERS))
+    text = re.sub(r"(?<!\\)\$([^$]+)(?<!\\)\$", r"\1", text)
+    text = _GROUPS.sub(lambda match: re.sub(r"\D", "", match[0]), text)
+    text = text.replace("{,}", ",").replace(",\\!", ",")
+    for _ in range(3):  # one inside another
+        text = _TEXT.sub(r" \1 ", text)
+    text = re.sub(r"\\(?:mathbb\s*\{R\}|mathbb\s*R|R(?![a-zA-Z]))", "ℝ", text)
+    text = re.sub(r"\^\s*\{?\s*(?:\\circ|°)\s*\}?", "°", text)
+    for command, sign in _COMMANDS:
+        text = command.sub(sign, text)
+    text = text.replace("**", "^").replace("<=", "≤").replace(">=", "≥").replace("!=", "≠")
+    text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text.replace(r"\{", "⦃"))
+    text = (
+        text.replace(r"\}", "⦄")
+        .replace(r"\%", "%")
+        .replace("*", "·")
+        .replace(r"\dbinom", r"\binom")
+    )
+    text = _CASES.sub(r"\\begin{cases}\1\\end{cases}", text.replace("smallmatrix", "matrix"))
+    text = _MATRICES.sub(
+        lambda match: rf"\begin{{matrix}}{match[1] or match[2] or ''}\end{{matrix}}", text
+    )
+    text = re.sub(r"⦃\s*⦄", "∅", text)
+    text = re.sub(r"⦃\s*\w+\s*(?:∈\s*ℝ\s*)?(?:\||\\mid|:)([^⦃⦄|]*)⦄", r"\1", text)
+    if r"\begin" not in text:
+        text = "; ".join(part for part in _LINES.split(text.strip()) if part)
+    text = re.sub(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", _SPACING.sub(" ", text))
+    text = _PLAIN.sub(lambda match: "π" if match[1] == "pi" else rf"\{match[1]} ", text)
+    text = re.sub(r"\s*([=<>≤≥≠])\s*", r" \1 ", " ".join(text.split()))
+    text = _BARE.sub(lambda m: rf"\frac{m[2] or f'{{{m[1]}}}'}{m[4] or f'{{{m[3]}}}'}", text)
+    return text.strip().rstrip(".").strip()
+
+
+def flat(text: str) -> str:
+    r"""A text without what does not change it: `a_{n}` and `a_n`, `f (x)` and `f(x)` are one."""
+    text = re.sub(r"([_^])\s*\{\s*(\w|\\[a-zA-Z]+)\s*\}(?!\w)", r"\1\2", text)
+    return re.sub(r"(?<![\w,]) +|(?<=,) +(?!\d)| +(?!\w)|(?<![\d,]) +(?=\d)", "", text)
+
+
+def parts(text: str, separators: str) -> list[str]:
+    """The parts of a text between separators that stand in no bracket and no matrix."""
+    cuts, depth = [-1], 0
+    for index, character in enumerate(text):
+        if character in "([{⦃" or text.startswith(r"\begin", index):
+            depth += 1
+        elif character in ")]}⦄" or text.startswith(r"\end{", index):
+            depth -= 1
+        elif depth == 0 and character in separators:
+            cuts.append(index)
+    return [text[a + 1 : b].strip() for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True)]
+
+
+def inside(text: str, brackets: str) -> str | None:
+    """What stands between the first and the last character, where these are one pair of brackets.
+
+    brackets: the two characters.
+    """
+    if len(text) < 2 or text[0] not in brackets[0::2] or text[-1] not in brackets[1::2]:
+        return None
+    depth = 0
+    for index, character in enumerate(text):
+        depth += (character in "([{⦃") - (character in ")]}⦄")
+        if depth == 0 and index < len(text) - 1:
+            return None
+    return text[1:-1].strip()
+
+
+def split_unit(text: str) -> tuple[str, str]:
+    """An answer and its unit, "" without one; money, percent and degrees by sign or word."""
+    if re.search(r"\\?\$", text):
+        return re.sub(r"\\?\$|\s*\bdollars?$", "", text).strip(), "$"
+    if match := re.fullmatch(r"(.+?)\s*(?:%|\bper ?cent)", text):
+        return match[1], "%"
+    if match := re.fullmatch(r"(.+?)\s*(?:°|\bdegrees?)", text):
+        return match[1], "degree"
+    if match := re.fullmatch(r"([\dA-F]+)\s?_\s?\{?(\d+)\}?", text):
+        return match[1], f"base {match[2]}"
+    match = _UNIT.fullmatch(text)
+    if not match or _NO_UNIT.search(name := (match[2] or match[3]).lower()):
+        return text, ""
+    return match[1].strip(), re.sub(r"(?<=ch)es\b|s\b", "", name) + (match[4] or "")
+
+
+def number(text: str) -> Fraction | None:
+    """The exact value of a plain, mixed or repeating number, None for anything else."""
+    if mixed := _MIXED.fullmatch(text):
+        sign, whole, *rest = mixed.groups()
+        over, under = (int(part) for part in rest if part)
+        return (-1 if sign else 1) * (int(whole) + Fraction(over, under)) if under else None
+    if repeating := _REPEATING.fullmatch(text):
+        sign, whole, once, again = repeating.groups()
+        over = int(f"{whole}{once}{again}") - int(f"{whole}{once}" or "0")
+        return (-1 if sign else 1) * Fraction(over, int("9" * len(again) + "0" * len(once)))
+    text = inside(text, "{}") or text
+    value = answers.value(text) if not re.search(r", |[a-zA-Z]\s*=|--|-\s*\(", text) else ""
+    return value if isinstance(value, Fraction) else None
+
+
+def denominator(text: str) -> int | None:
+    """What a number's text divides by; None where it divides by nothing."""
+    written = _DIVISION.search(text)
+    return int(written[1] or written[2]) if written else None
+
+
+def wordy(text: str) -> bool:
+    """Whether a text holds words, other than in commands."""
+    return bool(_WORD.search(re.sub(r"\\(?:begin|end)\{\w+\}|_\{[^{}]*\}", " ", text)))
+
+
+def left_to_do(text: str) -> set[str]:
+    """The kinds of work on plain numbers that an expression leaves to its reader."""
+    roots = {
+        "root"
+        for power, group, digit in _ROOT.findall(text)
+        if power in ("", "2") and isqrt(int(group or digit)) ** 2 == int(group or digit)
+    }
+    text = re.sub(r"\d+", "N", _FRACTIONS.sub("Q", flat(text)))
+    return roots | {kind for kind, pattern in _UNDONE_KINDS if pattern.search(text)}
