@@ -234,6 +234,66 @@ def test_programs_side_by_side(box: Sandbox) -> None:
     assert slow.outcome is Outcome.TIMEOUT
 
 
+def test_a_program_ends_as_an_interpreter_does_and_sees_its_own_name(box: Sandbox) -> None:
+    source = (
+        "import atexit, sys, threading, time\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "atexit.register(print, 'last')\n"
+        "def late():\n    time.sleep(0.1)\n    print('late')\n"
+        "threading.Thread(target=late).start()\n"
+        "print(sys.argv, *ThreadPoolExecutor(2).map(str, [1, 2]))\n"
+    )
+    whole, left = box.run_codes([(source, ""), (source + "sys.exit(3)", "")])
+    assert whole.stdout == left.stdout == "['program.py'] 1 2\nlate\nlast\n"
+    assert (whole.outcome, whole.exit_code, left.exit_code) == (Outcome.OK, 0, 3)
+    assert run(box, "import sys\nprint(sys.argv)").stdout == "['script.py']\n"
+
+
+def test_a_program_s_output_is_kept_longer_than_a_script_s(box: Sandbox) -> None:
+    (result,) = box.run_codes([("print('x' * 10**6)", "")])
+    assert len(result.stdout) == 10**6 + 1
+
+
+def test_programs_and_tools_have_numpy_and_sympy_and_scripts_do_not(box: Sandbox) -> None:
+    source = (
+        "import numpy, sympy, os\n"
+        "print(numpy.linalg.solve(2 * numpy.eye(2), numpy.ones(2)), sympy.sqrt(8))\n"
+        "try: os.listdir(os.path.dirname(os.path.realpath(numpy.__file__)) + '/..')\n"
+        "except PermissionError: print('alone')\n"
+    )
+    (result,) = box.run_codes([(source, "")])
+    assert result.stdout == "[0.5 0.5] 2*sqrt(2)\nalone\n", result
+    tool = run(box, "print(MathEnvironment().execute('import numpy\\nprint(numpy.arange(3))'))")
+    assert tool.stdout == "[0 1 2]\n\n"
+    assert "No module named 'numpy'" in (run(box, "import numpy").error or "")
+
+
+def test_time_that_a_program_waits_for_a_core_is_not_its_own() -> None:
+    busy = "import time\nwhile time.process_time() < 0.3: pass\nprint('done')"
+    count = 8 * len(os.sched_getaffinity(0))  # alone on the machine they take 2.4 s
+    with Sandbox(Limits(seconds=1)) as box:
+        assert {r.stdout for r in box.run_codes([(busy, "")] * count)} == {"done\n"}
+
+
+def test_scripts_beyond_the_limit_of_open_files_wait_in_the_queue() -> None:
+    source = (
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+        "from mxa_lite.sandbox.box import *\n"
+        "script = 'answer(Agent(MathEnvironment().execute(\"print(6 * 7)\").strip())(question))'\n"
+        "ended = []\n"
+        "with Sandbox(Limits()) as box:\n"
+        "    box.prepare(256)\n"
+        "    for _ in range(256): box.start(Job(script, 'q'))\n"
+        "    while len(ended) < 256:\n"
+        "        for event in box.poll(None):\n"
+        "            if isinstance(event, Ended): ended.append(event.outcome)\n"
+        "            else: box.reply(event.job, event.id, event.agent)\n"
+        "print(*set(ended))"
+    )
+    done = subprocess.run([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+    assert done.stdout == "ok\n"
+
+
 def test_many_scripts_at_once_wait_together() -> None:
     with Sandbox(Limits(), alive=32) as box:
         made, ended = rounds(box, *[ASK] * 64)

@@ -92,7 +92,7 @@ class Sandbox:
     def prepare(self, count: int) -> None:
         """Has processes started and confined for the next scripts, and does not wait for them."""
         for _ in range(min(count, self._alive - len(self._runs)) - len(self._ready)):
-            run = Run(self._jobs, {}, self.limits, lambda ended, status: None)
+            run = Run(self._jobs, {}, self.limits)
             self._jobs += 1
             self._open(run)
             self._ready.append(run)
@@ -101,18 +101,14 @@ class Sandbox:
         """Queues a script; returns its number. Numbers grow, with programs between."""
         spec = {**asdict(job), "nodes": self._nodes, "program": False}
         if not self._ready:
-            return self._enqueue(spec, self.limits, self._report)
+            return self._enqueue(spec, self.limits)
         run = self._ready.popleft()
-        run.spec, run.done = spec, self._report
-        run.since = time.monotonic()
+        run.spec, run.since = spec, time.monotonic()
         self._send(run, spec)
         return run.number
 
     def poll(self, timeout: float | None) -> list[CallRequest | Ended]:
-        """New events, sorted by job and path.
-
-        Blocks until there is one, or all scripts wait for replies, or the timeout (s) is over.
-        """
+        """New events, sorted by job and path; waits for one up to `timeout` seconds while not idle."""
         deadline = time.monotonic() + (math.inf if timeout is None else timeout)
         self._pump(0)
         while not self._events and not self.idle() and (rest := deadline - time.monotonic()) > 0:
@@ -153,7 +149,8 @@ class Sandbox:
             def done(ended: Ended, status: int, index: int = index) -> None:
                 results[index] = CodeResult.of(ended, status)
 
-            self._enqueue(_program(source, stdin), self.limits, done)
+            spec = {"source": source, "stdin": stdin, "program": True}
+            self._enqueue(spec, self.limits, done)
         while len(results) < len(programs):
             self._pump(math.inf)
         return [results[index] for index in range(len(programs))]
@@ -170,16 +167,15 @@ class Sandbox:
 
     # starting
 
-    def _enqueue(self, spec: dict[str, Any], limits: Limits, done: Done, owner: Any = None) -> int:
+    def _enqueue(
+        self, spec: dict[str, Any], limits: Limits, done: Done | None = None, owner: Any = None
+    ) -> int:
         run = Run(self._jobs, spec, limits, done, owner)
         self._jobs += 1
         # a tool goes first: the script that waits for it must not wait for others to end
         self._queue.append(run) if owner is None else self._queue.appendleft(run)
         self._launch()
         return run.number
-
-    def _report(self, ended: Ended, status: int) -> None:
-        self._events.append(ended)
 
     def _startable(self) -> bool:
         full = len(self._runs) >= self._alive
@@ -264,7 +260,8 @@ class Sandbox:
         rest = (run.limits.seconds - run.seconds(time.monotonic())) / 2  # so it can tell of it
         limits = replace(run.limits, seconds=rest)
         run.tools.add(ident)
-        self._enqueue(_program(code, ""), limits, done, run.number)
+        spec = {"source": code, "stdin": "", "program": True}
+        self._enqueue(spec, limits, done, run.number)
 
     def _read_control(self) -> None:
         message = self.server.receive()
@@ -277,7 +274,8 @@ class Sandbox:
         elif "status" in message:
             self._finish(self._runs[message["job"]], message["status"], message["reason"])
         elif "pid" in message:
-            self._runs[message["job"]].begin(message["pid"], time.monotonic())
+            run = self._runs[message["job"]]
+            run.pid, run.since = message["pid"], run.since and time.monotonic()  # its time begins
         else:  # the time that removing its folder takes is not its own
             run = self._runs[message["job"]]
             run.pause(time.monotonic())
@@ -327,7 +325,10 @@ class Sandbox:
         out, err = self._output(run, "out"), self._output(run, "err")
         message = run.message if outcome in (Outcome.OK, Outcome.NO_CALLS) else None
         ended = Ended(run.number, outcome, message, run.nodes, out, err, error, run.used)
-        run.done(ended, status)
+        if run.done is not None:
+            run.done(ended, status)
+        elif run.spec:  # else it was prepared and died before it had a script
+            self._events.append(ended)
 
     def _output(self, run: Run, name: str) -> str:
         path = os.path.join(self.server.folder, f"{run.number}.{name}")
@@ -360,7 +361,3 @@ class Sandbox:
         with contextlib.suppress(KeyError):
             self._selector.unregister(self.server.control)
         self.server.close()
-
-
-def _program(source: str, stdin: str) -> dict[str, Any]:
-    return {"source": source, "stdin": stdin, "program": True}

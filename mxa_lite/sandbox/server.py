@@ -199,24 +199,16 @@ class Server:
         self._send({"job": job, "pid": pid})
 
     def _reap(self, options: int) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, options)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if pid in self._children:
-                self._bury(pid, status)
-            elif pid in self._removers:  # else an orphan that was adopted
-                self._send(self._removers.pop(pid))
+        with contextlib.suppress(ChildProcessError):  # there is none left
+            while (ended := os.waitpid(-1, options)) != (0, 0):
+                if ended[0] in self._children:
+                    self._bury(*ended)
+                elif ended[0] in self._removers:  # else an orphan that was adopted
+                    self._send(self._removers.pop(ended[0]))
 
     def _bury(self, pid: int, status: int) -> None:
-        """Reports a dead child once nothing of it is left.
-
-        Files take their time to remove, seconds if there are many, so a process does that while
-        this one serves the other scripts: their time runs.
-        """
+        """Reports a dead child once nothing of it is left. Many files take seconds to remove, so a
+        process does that while this one serves the other scripts."""
         child = self._children.pop(pid)
         for tool in self._pids(lambda other: other.owner == child.job):
             os.kill(tool, signal.SIGKILL)
@@ -236,8 +228,7 @@ class Server:
         """Starts a process that removes a folder; minds no depth and no missing right."""
         if os.path.islink(folder):  # by a script below Landlock; what it leads to stays
             os.unlink(folder)
-        command = ["sh", "-c", _REMOVE, folder]
-        return os.posix_spawn("/bin/sh", command, {"PATH": "/usr/bin:/bin"})
+        return os.posix_spawn("/bin/sh", ["sh", "-c", _REMOVE, folder], {"PATH": "/usr/bin:/bin"})
 
     def _sweep(self, group: int) -> None:
         """Ends processes that a dead script left behind: orphans became children of the server."""

@@ -168,7 +168,7 @@ class Run:
     number: int
     spec: dict[str, Any]  # the first line it is sent
     limits: Limits
-    done: Done
+    done: Done | None = None  # None: its end is an event
     owner: int | None = None  # of a tool: the script that asked for it
     pid: int | None = None  # once it is started
     used: float = 0.0
@@ -194,11 +194,6 @@ class Run:
     def seconds(self, now: float) -> float:
         """Own time so far."""
         return self.used + (max(0.0, now - self.since) if self.since is not None else 0.0)
-
-    def begin(self, pid: int, now: float) -> None:
-        """It is started: from now on its time runs."""
-        self.pid = pid
-        self.since = now if self.since is not None else None
 
     def late(self, now: float) -> bool:
         """Whether its own time is over. Time for which it waited for a core is given back."""
