@@ -42,8 +42,6 @@ from mxa_lite.tree import Outcome
 
 __all__ = ["CallRequest", "CodeResult", "Ended", "Job", "Limits", "Sandbox", "SandboxError"]
 
-_SHOWN_BYTES = 64 << 10  # of a script's stdout, and of its stderr, that are kept
-_PROGRAM_BYTES = 8 << 20  # of a program's, whose output may be an answer
 _SPARE = 64  # file handles that are left to others; a script takes one, and one for its tool
 
 
@@ -108,7 +106,7 @@ class Sandbox:
         return run.number
 
     def poll(self, timeout: float | None) -> list[CallRequest | Ended]:
-        """New events, sorted by job and path; waits for one up to `timeout` seconds while not idle."""
+        """New events, sorted by job and path; waits for one, `timeout` s at most, unless idle."""
         deadline = time.monotonic() + (math.inf if timeout is None else timeout)
         self._pump(0)
         while not self._events and not self.idle() and (rest := deadline - time.monotonic()) > 0:
@@ -335,8 +333,7 @@ class Sandbox:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # it may be anything, below Landlock
         with contextlib.suppress(OSError):  # killed before it was started
             with open(os.open(path, flags), "rb") as file:
-                length = _PROGRAM_BYTES if run.spec.get("program") else _SHOWN_BYTES
-                text = file.read(length).decode("utf-8", "replace")
+                text = file.read(run.limits.output_kb << 10).decode("utf-8", "replace")
             os.unlink(path)
             return text
         return ""
@@ -349,8 +346,6 @@ class Sandbox:
         del self._runs[run.number]
         if not run.spec:  # dead before it had a script
             self._ready = deque(ready for ready in self._ready if ready is not run)
-
-    # the server
 
     def _open_server(self) -> None:
         self.server = ServerProcess(self._at_most)

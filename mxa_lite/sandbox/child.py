@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import gc
 import json
 import linecache
 import os
@@ -241,11 +242,14 @@ def _run_program(source: str, stdin: str, packages: str) -> None:
     sys.path.append(packages)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # each of its threads would take memory of the limit
     linecache.cache["program.py"] = (len(source), None, source.splitlines(True), "program.py")
+    sys.set_int_max_str_digits(0)  # the memory limit is limit enough
     try:
         exec(compile(source, "program.py", "exec", dont_inherit=True), module.__dict__)
-    finally:  # what the interpreter does at its end, and `os._exit` would leave out
+    finally:  # an interpreter's own end: what is still to be printed is the program's output
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
+        del module, sys.modules["__main__"]
+        gc.collect()  # runs each `__del__`
 
 
 def prepare() -> None:
