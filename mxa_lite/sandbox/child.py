@@ -253,7 +253,6 @@ def _run_program(source: str, stdin: str) -> None:
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     linecache.cache["program.py"] = (len(source), None, source.splitlines(True), "program.py")
-    sys.argv[:] = ["program.py"]
     sys.set_int_max_str_digits(0)  # the memory limit is limit enough
     try:
         exec(compile(source, "program.py", "exec", dont_inherit=True), module.__dict__)
@@ -298,6 +297,7 @@ def main(folder: str) -> None:
     job = client._read_line()
     error: str | None = None
     status = 0
+    sys.argv[:] = [_FILES[job["program"]]]  # not the server's
     try:
         if job["program"]:
             random.seed(0)
