@@ -15,8 +15,8 @@ from mxa_lite.learn.numbers import unmeasured
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
 from mxa_lite.policy.request import Completion, Request
+from mxa_lite.rollout.opened import sampler_for
 from mxa_lite.rollout.sampler import Sampler, Shape, call_of
-from mxa_lite.runs.opened import sampler_for
 from mxa_lite.tree import Call, Design, Outcome, Question, Tree
 
 QUESTIONS = [

@@ -65,6 +65,7 @@ def whole() -> Recipe:
         "train.optim=sgd",
         "train.learning_rate=1.0",
         "train.max_grad_norm=1000",
+        "train.weight_decay=0",
     )
 
 
@@ -317,6 +318,7 @@ def test_a_step_without_signal_shows_a_scaler_of_gradients_one_that_is_zero(tmp_
         trainer.step = seen.take(1)
         trainer.accelerator.backward = lambda loss: loss.backward()
         trainer.create_optimizer()
+        trainer.current_gradient_accumulation_steps = 1
         trainer.training_step(policy.model, None)
         rows.append(trainer.numbers["padded_tokens"])
     assert rows[0] == 0 < rows[1]
@@ -390,7 +392,7 @@ def test_a_call_s_weight_reaches_the_loss(whole: Recipe, tmp_path: Path) -> None
         RoleTrainer(whole, policy, tmp_path / str(weight), seen.take).train()
         after = adapter(policy, "executor")
         moved.append(max(float((after[key] - before[key]).abs().max()) for key in before))
-    assert moved[0] < 1e-6 < 1e-4 < moved[1]
+    assert moved[0] < 1e-5 < 1e-4 < moved[1]
 
 
 def test_several_updates_share_out_the_trajectories_of_one_rollout(tmp_path: Path) -> None:

@@ -17,15 +17,15 @@ from mxa_lite.errors import InputError
 from mxa_lite.learn import bootstrap, distributed, warmstart
 from mxa_lite.learn.step import Step, take
 from mxa_lite.learn.trainer import RoleTrainer
-from mxa_lite.machine.doctor import versions
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.recipe.versions import versions
+from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.runfolder import RunFolder, checkpoint_name, latest_checkpoint, step_of
 from mxa_lite.runs.after_step import AfterStep
 from mxa_lite.runs.interrupts import Interrupts
 from mxa_lite.runs.measuring import Measuring
-from mxa_lite.runs.opened import load_policy, sampler_for
 from mxa_lite.tasks import load as tasks
 from mxa_lite.tree import Question
 
