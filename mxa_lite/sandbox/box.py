@@ -45,7 +45,6 @@ from mxa_lite.tree import Outcome
 
 __all__ = ["CallRequest", "CodeResult", "Ended", "Job", "Limits", "Sandbox", "SandboxError"]
 
-_OUTPUT_BYTES = 64 << 10  # of stdout, and of stderr, that are kept
 _YOUNG = 0.05  # seconds in which a script that computes takes a core, as far as starts go
 _CROWD = 8  # scripts that compute, per core: with more, time spent in the queue is better spent
 _AWAY = 1.0  # seconds at most that are charged for a time in which nobody polls
@@ -236,7 +235,7 @@ class Sandbox:
         for run in self._runs.values():
             if run.since is not None:
                 run.since += max(0.0, now - max(run.since, self._left) - _AWAY)
-                wait = min(wait, run.limits.seconds - run.seconds(now))
+                wait = min(wait, run.limits.seconds * run.limits.patience - run.seconds(now))
         wait = max(0.0, min(wait, _YOUNG / 5) if self._startable() else wait)
         for key, mask in self._selector.select(None if wait == math.inf else wait + 0.001):
             if key.data is None:
@@ -249,8 +248,9 @@ class Sandbox:
         self._left = time.monotonic()
         if self._left >= now + wait:
             for run in self._runs.values():
-                if run.verdict is None and run.seconds(self._left) > run.limits.seconds:
-                    error = f"timeout: {run.limits.seconds:g} s of own time"
+                most = run.limits.seconds * run.limits.patience
+                if run.verdict is None and run.seconds(self._left) > most:
+                    error = f"timeout: {most:g} s of own time"
                     self._kill(run, Outcome.TIMEOUT, error)
         self._launch()
 
@@ -366,7 +366,7 @@ class Sandbox:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # it may be anything, below Landlock
         with contextlib.suppress(OSError):  # killed before it was started
             with open(os.open(path, flags), "rb") as file:
-                text = file.read(_OUTPUT_BYTES).decode("utf-8", "replace")
+                text = file.read(run.limits.output_kb << 10).decode("utf-8", "replace")
             os.unlink(path)
             return text
         return ""

@@ -16,7 +16,9 @@ timing, and knows when the script computes and when it waits.
 
 from __future__ import annotations
 
+import atexit
 import builtins
+import gc
 import json
 import linecache
 import os
@@ -251,7 +253,17 @@ def _run_program(source: str, stdin: str) -> None:
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     linecache.cache["program.py"] = (len(source), None, source.splitlines(True), "program.py")
-    exec(compile(source, "program.py", "exec", dont_inherit=True), module.__dict__)
+    sys.argv[:] = ["program.py"]
+    sys.set_int_max_str_digits(0)  # the memory limit is limit enough
+    try:
+        exec(compile(source, "program.py", "exec", dont_inherit=True), module.__dict__)
+    finally:  # an interpreter's own end: what is still to be printed is the program's output
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        atexit._run_exitfuncs()
+        del module, sys.modules["__main__"]
+        gc.collect()  # runs each `__del__`
 
 
 def prepare() -> None:

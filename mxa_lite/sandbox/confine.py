@@ -224,11 +224,12 @@ def _drop_privileges() -> None:
 
 
 def _set_limits(limits: dict[str, Any], processes: int | None) -> None:
+    seconds = math.ceil(limits["seconds"])
     wanted = {
         "AS": limits["memory_mb"] << 20,
         "FSIZE": limits["disk_mb"] << 20,
         # behind the wall clock: for threads that compute while another waits for the model
-        "CPU": 2 * math.ceil(limits["seconds"]) + 2,
+        "CPU": seconds if limits["patience"] > 1 else 2 * seconds + 2,
         "NOFILE": 64,
         "CORE": 0,
         "MEMLOCK": 0,

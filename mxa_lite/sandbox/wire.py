@@ -25,12 +25,18 @@ _ROLES = ("system", "user", "assistant", "tool")
 
 @dataclass(frozen=True)
 class Limits:
-    """Per script. seconds: own time; disk_mb: over all its files, with what it prints."""
+    """Per script. seconds: own time; disk_mb: over all its files, with what it prints.
+
+    output_kb: of stdout, and of stderr, that are kept. patience: times its seconds that a program
+    may take on a busy machine; above 1 the seconds count its processor time, rounded up.
+    """
 
     seconds: float = 10
     memory_mb: int = 512
     disk_mb: int = 64
     max_calls: int = 32
+    output_kb: int = 64
+    patience: int = 1
 
 
 @dataclass(frozen=True)
