@@ -184,16 +184,29 @@ def _plain_base(model: Model, dtype: torch.dtype) -> tuple[Any, Any]:
             quantization_config=quantization,
             device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if accelerator() else None,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # named below
         )
     except DAMAGED as error:
         raise _unloadable(name, error) from error
-    wrong = [key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]]
-    if random := sorted([*found["missing_keys"], *wrong]):
+    wrong = {key[0] for key in found["mismatched_keys"]} | _misshapen(base)
+    if lacking := sorted({*found["missing_keys"], *wrong}):
         raise InputError(
-            f"model.name: {name} lacks {len(random)} weights, or has them in another shape; they"
-            f" would be random, {random[0]} among them; fetch it again"
+            f"model.name: {name} lacks {len(lacking)} weights, or has them in another shape,"
+            f" {lacking[0]} among them; fetch it again"
         )
     return base, tokenizer
+
+
+def _misshapen(base: Any) -> set[str]:
+    """Weights whose size is not the config's, which a quantized model takes without a word."""
+    with torch.device("meta"):
+        right = type(base)(base.config)
+    sizes = {name: weight.numel() for name, weight in right.named_parameters()}
+    return {
+        name
+        for name, weight in base.named_parameters()
+        if name in sizes and sizes[name] != getattr(weight, "quant_state", weight).shape.numel()
+    }
 
 
 def adapted(base: Any, lora: Lora, name: str) -> Any:
