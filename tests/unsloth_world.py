@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from conftest import small
-from made_trees import trees
 
 from mxa_lite.policy import unsloth_first
 from mxa_lite.stdio import stdout_for_json
@@ -38,6 +37,7 @@ if TRAINER == "generated":
         rl._patch_trl_rl_trainers("sft_trainer")
 
 import torch  # noqa: E402
+from made_trees import Seen, on_policy, trees  # noqa: E402
 
 from mxa_lite import embedded  # noqa: E402
 from mxa_lite.learn import trainer, warmstart  # noqa: E402
@@ -115,8 +115,8 @@ def gradients(loss_type: str) -> Weights:
     policy = policy_with_weights(recipe)
     say(policy, 1.0)  # generation first, as in a run: it must leave the gradient alone
     before = {role: adapter(policy, role) for role in ROLES}
-    args = (FOLDER / "sgd", trees, lambda step: ROLES, lambda *_: None)
-    trainer.RoleTrainer(recipe, policy, *args).train()
+    seen = Seen(lambda step: on_policy(policy, trees(step)), lambda step: ROLES)
+    trainer.RoleTrainer(recipe, policy, FOLDER / "sgd", seen.take).train()
     moved = {
         key: before[role][key] - value
         for role in ROLES
@@ -130,12 +130,11 @@ def stages() -> dict[str, Any]:
     load."""
     policy = load(RECIPE)
     weights: list[dict[str, Weights]] = []
-    seen: list[dict[str, Any]] = []
 
     def make(step: int) -> list[Any]:
         weights.append({role: adapter(policy, role) for role in ROLES})
         say(policy, 1.0)
-        return trees(step)
+        return on_policy(policy, trees(step))
 
     def roles(step: int) -> tuple[str, ...]:
         return ROLES if step <= 2 else ("executor",)
@@ -145,15 +144,15 @@ def stages() -> dict[str, Any]:
         found = [m for m in policy.model.modules() if getattr(m, "gradient_checkpointing", False)]
         return any(m.training for m in found)
 
-    args = (FOLDER / "checkpoints", make, roles, lambda *a: seen.append(a[2]))
-    trainer.RoleTrainer(RECIPE, policy, *args).train()
+    seen = Seen(make, roles)
+    trainer.RoleTrainer(RECIPE, policy, FOLDER / "checkpoints", seen.take).train()
     weights.append({role: adapter(policy, role) for role in ROLES})
     loaded = load(RECIPE)
     loaded.load(FOLDER / "checkpoints" / "step-00004")
     return {
         "moves": [{r: not equal(a[r], b[r]) for r in ROLES} for a, b in pairwise(weights)],
         "dtypes": sorted({str(v.dtype) for role in ROLES for v in weights[-1][role].values()}),
-        "grad_norms": [numbers["grad_norm"] for numbers in seen],
+        "grad_norms": [numbers["grad_norm"] for numbers in seen.numbers],
         "loaded_equal": all(equal(weights[-1][role], adapter(loaded, role)) for role in ROLES),
         "greedy": say(policy, 0.0),
         "greedy_loaded": say(loaded, 0.0),
