@@ -181,33 +181,6 @@ def cold() -> dict[str, Any]:
     }
 
 
-def gguf() -> dict[str, list[str]]:
-    """What is left of an export when the files lie beside the folder asked for, or in it."""
-    from mxa_lite.policy import unsloth
-
-    class Converter:
-        def __init__(self, suffix: str) -> None:
-            self.suffix = suffix
-
-        def save_pretrained_gguf(self, folder: str, *_: Any, **__: Any) -> None:
-            Path(folder).mkdir()
-            written = Path(folder + self.suffix)
-            written.mkdir(exist_ok=True)
-            (written / "model.Q8_0.gguf").touch()
-
-    found = {}
-    for name, suffix in (("beside", "_gguf"), ("inside", "")):
-        merged = FOLDER / name / "merged"
-        merged.mkdir(parents=True)
-        unsloth.FastLanguageModel.from_pretrained = lambda *_, s=suffix, **__: (  # type: ignore[assignment]
-            Converter(s),
-            None,
-        )
-        unsloth.to_gguf(merged, FOLDER / name / "target")
-        found[name] = sorted(path.name for path in (FOLDER / name / "target").iterdir())
-    return found
-
-
 with stdout_for_json(True):  # it has advice on one of the losses
     torch.save({loss: gradients(loss) for loss in LOSSES}, FOLDER / "gradients.pt")
 found = stages() | cold()
@@ -218,6 +191,4 @@ found |= {
     "trainer": trainer.GRPOTrainer.__name__,
     "base": trainer.GRPOTrainer.__module__,
 }
-if LOADER == "unsloth":
-    found["gguf"] = gguf()
 print(json.dumps(found))
