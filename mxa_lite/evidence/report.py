@@ -192,8 +192,8 @@ def page(**parts: Any) -> str:
     folder = files("mxa_lite") / "templates"
     script, style = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("js", "css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    empty = dict.fromkeys(("steps", "sections", "evaluation", "swap", "note", "recipe"), "")
-    empty |= dict.fromkeys(("ask", "version", "answer", "back", "kinds", "patterns"), "")
+    empty: dict[str, Any] = dict.fromkeys(("steps", "sections", "evaluation", "swap", "note"), "")
+    empty |= dict.fromkeys(("recipe", "ask", "version", "answer", "back", "kinds", "patterns"), "")
     empty |= {"summary": {}, "warnings": {}}
     given = {**empty, "headline": {"cold": None, "final": None}, **parts}
     page = environment().get_template("report.html.j2")
