@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mxa_lite.credit.advantage import paid_correct
+from mxa_lite.credit.reward import paid_correct
 from mxa_lite.evidence.stats import interval
 from mxa_lite.mas import answers, prompts
 from mxa_lite.mas.patterns import SYSTEMS

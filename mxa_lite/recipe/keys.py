@@ -1,6 +1,6 @@
 """Typed recipes: every key, its type and its default, and the checks that need no model.
 
-`recipe_file` reads the YAML. `recipes/base.yaml` explains each key; a test holds the two together.
+`recipe.file` reads the YAML. `recipes/base.yaml` explains each key; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -11,9 +11,20 @@ import os
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    computed_field,
+    model_validator,
+)
 
 from mxa_lite.errors import InputError
+from mxa_lite.recipe import own
 
 Role = Literal["designer", "executor"]
 LrScheduler = Literal["constant_with_warmup", "constant", "linear", "cosine"]
@@ -52,6 +63,24 @@ Above = Annotated[float, BeforeValidator(_number), Field(gt=0, le=MOST)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
 
 
+def _named(value: own.Own) -> own.Own:
+    if not value.name:
+        raise ValueError("must be FILE.py:NAME, with the name of a function")
+    return value
+
+
+def _unnamed(value: own.Own) -> own.Own:
+    if value.name:
+        raise ValueError("must be FILE.py, without the name of a function")
+    return value
+
+
+_OWN_TASK = ("name", "score")
+_AsText = PlainSerializer(str, when_used="json")
+OwnFunction = Annotated[InstanceOf[own.Own], AfterValidator(_named), _AsText]
+OwnFile = Annotated[InstanceOf[own.Own], AfterValidator(_unnamed), _AsText]
+
+
 class Block(BaseModel):
     """A block of keys; unknown ones are refused."""
 
@@ -82,13 +111,14 @@ class Lora(Block):
 
 
 class TaskSpec(Block):
-    """Where questions come from: a known task, local files, or a weighted mix of such.
+    """Where questions come from: a known task, local files, an own function, or a weighted mix.
 
-    columns: our name (of COLUMNS) -> the file's column. held_out: share of a local train file that
+    score: an own function that grades the answers, in place of the kit's graders. columns: our name (of COLUMNS) -> the file's column. held_out: share of a local train file that
     is kept for evaluation when there is no `test`.
     """
 
-    name: str | None = None
+    name: str | OwnFunction | None = None
+    score: OwnFunction | None = None
     train: str | None = None
     test: str | None = None
     limit: Positive | None = None
@@ -136,17 +166,22 @@ class Rollout(Block):
     max_calls: Positive = 32
     max_script_chars: Positive = 20_000
     max_tokens: Positive = 65_536  # completion tokens of one execution
+    nodes: OwnFile | None = None  # further node classes of the script language
 
 
 class Credit(Block):
     """Who is paid for what; the defaults are the paper's.
 
-    pass_ratio: code tasks pay the share of passed tests, in evaluations too, not all or nothing.
+    reward, advantage: `paper`, or an own function. format_when: whether the form of a wrong answer
+    is paid. pass_ratio: code tasks pay the share of passed tests, in evaluations too, not all or nothing.
     """
 
+    reward: Literal["paper"] | OwnFunction = "paper"
+    advantage: Literal["paper"] | OwnFunction = "paper"
     executor_group: Literal["question", "design"] = "question"
     executor_unit: Literal["trajectory", "execution"] = "trajectory"
     format_weight: Real = 0.4
+    format_when: Literal["always", "correct"] = "always"
     answer_from: Literal["reply", "any"] = "reply"
     pass_ratio: bool = False
 
@@ -154,7 +189,9 @@ class Credit(Block):
 class Schedule(Block):
     """Which role learns at which step."""
 
-    mode: Literal["stagewise", "coupled", "designer_only", "executor_only"] = "stagewise"
+    mode: Literal["stagewise", "coupled", "designer_only", "executor_only"] | OwnFunction = (
+        "stagewise"
+    )
     first: Role = "executor"
     period: Positive = 30
 
@@ -218,7 +255,8 @@ class Recipe(Block):
     """One run. `task` and `model` must be given; everything else has a default.
 
     generation_tokens: most tokens (prompt and completion, padding included) of one generation
-    batch, which bounds its KV cache. gpu: a preset of memory knobs, already applied here.
+    batch, which bounds its KV cache. prompts: the kit's, or a file of functions that replace some.
+    gpu: a preset of memory knobs, already applied here.
     versions: what wrote a stored recipe; never compared.
     """
 
@@ -226,7 +264,9 @@ class Recipe(Block):
     method: Literal["metaagent", "single_agent"] = "metaagent"
     model: Model
     lora: Lora = Lora()
-    task: Annotated[TaskSpec, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]
+    task: Annotated[
+        TaskSpec, BeforeValidator(lambda v: {"name": v} if isinstance(v, str | own.Own) else v)
+    ]
     rollout: Rollout = Rollout()
     credit: Credit = Credit()
     schedule: Schedule = Schedule()
@@ -235,6 +275,7 @@ class Recipe(Block):
     eval: Eval = Eval()
     sandbox: SandboxSpec = SandboxSpec()
     engine: Literal["waves"] = "waves"
+    prompts: Literal["short"] | OwnFile = "short"
     gpu: Literal["none", "8gb", "12gb", "16gb", "24gb"] = "none"
     generation_tokens: Positive = 65_536
     threads: Annotated[Positive, Field(le=1024)] | None = None
@@ -244,6 +285,12 @@ class Recipe(Block):
     def mode(self) -> str:
         """The mode of eval.json that the method is judged by."""
         return "single" if self.method == "single_agent" else "designed"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def own(self) -> dict[str, str]:
+        """The hash of each own file by its name; stored with a run, compared when it resumes."""
+        return {name: file.hash for name, file in own.files(own_choices(self)).items()}
 
     @model_validator(mode="after")
     def _prompts_have_room(self) -> Recipe:
@@ -255,6 +302,20 @@ class Recipe(Block):
                     f" in model.max_length ({self.model.max_length})"
                 )
         return self
+
+
+def own_choices(recipe: Recipe) -> dict[str, own.Own]:
+    """Every key whose value is a user's own, in the order of the recipe."""
+    tasks = {"task": recipe.task} | {f"task.mix[{i}]": t for i, t in enumerate(recipe.task.mix)}
+    values = {f"{key}.{name}": getattr(t, name) for key, t in tasks.items() for name in _OWN_TASK}
+    values |= {
+        "rollout.nodes": recipe.rollout.nodes,
+        "credit.reward": recipe.credit.reward,
+        "credit.advantage": recipe.credit.advantage,
+        "schedule.mode": recipe.schedule.mode,
+        "prompts": recipe.prompts,
+    }
+    return {key: value for key, value in values.items() if isinstance(value, own.Own)}
 
 
 # Knobs of memory and speed alone: tokens of one update batch, tokens of one generation batch.
@@ -306,10 +367,10 @@ def check_data(recipe: Recipe, where: str) -> None:
     wanted = {"cold_start.data": start.data if start.method == "data" else None}
     tasks = {"task": recipe.task} | {f"task.mix[{i}]": t for i, t in enumerate(recipe.task.mix)}
     for key, task in tasks.items():
-        is_file = (task.name or "").lower().endswith(DATA_SUFFIXES)
         wanted |= {f"{key}.train": task.train, f"{key}.test": task.test}
-        wanted[f"{key}.name"] = task.name if is_file else None
-        if task.name and not is_file:
+        if isinstance(task.name, str) and task.name.lower().endswith(DATA_SUFFIXES):
+            wanted[f"{key}.name"] = task.name
+        elif isinstance(task.name, str):
             check_name(task.name, f"{where}: {key}: ")
     for key, path in wanted.items():
         if path is not None and not os.path.isfile(os.path.expanduser(path)):
@@ -331,7 +392,7 @@ def flat(recipe: Recipe) -> dict[str, Any]:
             return {key: value}
         return {k: v for name in value for k, v in walk(value[name], f"{key}.{name}").items()}
 
-    return {k[1:]: v for k, v in walk(recipe.model_dump(exclude={"versions"}), "").items()}
+    return {k[1:]: v for k, v in walk(recipe.model_dump(mode="json", exclude={"versions"}), "").items()}
 
 
 def diff(stored: Recipe, new: Recipe) -> str | None:
