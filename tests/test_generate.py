@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import small
 
 from mxa_lite.policy.generate import Engine, bucket
 from mxa_lite.policy.load import load
-from mxa_lite.policy.noise import GumbelNoise
+from mxa_lite.policy.noise import Draws, splitmix64
 from mxa_lite.policy.policy import Policy
 from mxa_lite.policy.request import Request, seed_of
 
@@ -68,23 +70,53 @@ def test_temperature_0_is_what_stock_greedy_decoding_says(policy: Policy) -> Non
         assert out[0, ids.shape[1] :].tolist() == completion.completion_ids
 
 
-def test_noise_follows_the_softmax_at_the_temperature() -> None:
-    """Gumbel noise and argmax draw token i with probability softmax(logits / T)[i]."""
-    logits = torch.tensor([[1.0, 0.0, -1.0]]).expand(4000, 3)
-    noise = GumbelNoise(list(range(4000)), [0.5] * 4000, torch.device("cpu"))
-    noise.start(4000)
-    drawn = noise(torch.zeros(4000, 1), logits).argmax(-1)
-    shares = torch.bincount(drawn, minlength=3) / 4000
-    assert torch.allclose(shares, torch.softmax(logits[0] / 0.5, 0), atol=0.03)
+def test_the_numbers_are_splitmix64_s() -> None:
+    """The generator's published outputs for seed 1234567, e.g. at
+    https://rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64."""
+    found = splitmix64([0, 1234567], 5, torch.device("cpu"))[1].tolist()
+    assert [number % 2**64 for number in found] == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
+
+
+def test_tokens_follow_the_softmax_at_the_temperature_at_every_position() -> None:
+    """Token i is drawn with probability softmax(logits / T)[i], whatever was drawn before."""
+    logits = torch.tensor([[1.0, 0.0, -torch.inf, -1.0]]).expand(4000, 4)
+    draws = Draws(list(range(4000)), [0.5] * 4000, 2, torch.device("cpu"))
+    draws.start(4000)
+    first, second = draws.draw(logits), draws.draw(logits)
+    softmax = torch.softmax(logits[0] / 0.5, 0)
+    for drawn in (first, second, second[first == 0]):
+        shares = torch.bincount(drawn, minlength=4) / len(drawn)
+        assert torch.allclose(shares, softmax, atol=0.03)
 
 
 def test_log_probs_are_those_of_the_chosen_tokens_at_the_temperature() -> None:
     logits = torch.tensor([[1.0, 0.0, -1.0]])
-    noise = GumbelNoise([5], [0.5], torch.device("cpu"))
-    noise.start(1)
-    token = int(noise(torch.zeros(1, 1), logits).argmax())
+    draws = Draws([5], [0.5], 1, torch.device("cpu"))
+    draws.start(1)
+    token = int(draws(torch.zeros(1, 1), logits).argmax())
     expected = torch.log_softmax(logits[0] / 0.5, 0)[token]
-    assert float(noise.logps[0]) == pytest.approx(float(expected), abs=1e-6)
+    assert float(draws.logps[0]) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_all_numbers_of_a_batch_are_made_in_one_call(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as rows and tokens at most, whatever happens in the batch."""
+    shapes = []
+
+    def counted(*args: Any) -> torch.Tensor:
+        shapes.append(tuple(splitmix64(*args).shape))
+        return splitmix64(*args)
+
+    monkeypatch.setattr("mxa_lite.policy.noise.splitmix64", counted)
+    Engine(policy, 512, 65_536).generate(asks())
+    assert shapes == [(12, 24)]
 
 
 def test_ended_rows_leave_the_batch(policy: Policy) -> None:
@@ -102,6 +134,18 @@ def test_equal_prompts_are_read_once(policy: Policy) -> None:
     engine = Engine(policy, 512, 65_536)
     engine.generate(asks())
     assert [rows for rows, _ in engine.stats.read] == [3]  # twelve calls, three questions
+
+
+def test_short_prompts_are_not_padded_to_the_longest(policy: Policy) -> None:
+    """Two prompts of about 25 tokens and one of about 220 are read apart, and say the same."""
+    engine = Engine(policy, 512, 65_536)
+    long = Request([{"role": "user", "content": QUESTIONS[0] * 12}], "executor", ("l",), 1.0, 24)
+    requests = [*asks(count=2), long]
+    together = engine.generate(requests)
+    assert [rows for rows, _ in engine.stats.read] == [1, 2]
+    assert engine.stats.read[1][1] < engine.stats.read[0][1] / 2
+    alone = [engine.generate([request])[0] for request in requests]
+    assert [c.completion_ids for c in together] == [c.completion_ids for c in alone]
 
 
 def test_a_batch_stays_under_the_token_bound(policy: Policy) -> None:

@@ -11,7 +11,7 @@ from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.machine.memory import held, peak
 from mxa_lite.machine.plan import estimate, shape_of
 from mxa_lite.policy.load import load as load_model
-from mxa_lite.policy.noise import GumbelNoise
+from mxa_lite.policy.noise import Draws
 from mxa_lite.recipe.file import load
 
 
@@ -93,7 +93,7 @@ def test_the_formula_is_within_a_fifth_of_live_tensor_bytes(
     settings = {"max_new_tokens": new, "min_new_tokens": new, "pad_token_id": 0}
     with torch.inference_mode():
         model.generate(input_ids=ids[:, :prompt], max_new_tokens=1, pad_token_id=0)  # packs weights
-        noise = GumbelNoise([*range(rows)], [1.0] * rows, policy.device)
+        noise = Draws([*range(rows)], [1.0] * rows, new, policy.device)
         noise.start(rows)
         settings["logits_processor"] = LogitsProcessorList([noise])
         generating = peak(lambda: model.generate(input_ids=ids[:, :prompt], **settings))

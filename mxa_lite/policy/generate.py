@@ -10,14 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+)
 
 from mxa_lite.errors import RunError
-from mxa_lite.policy.noise import GumbelNoise, HalfEnded
+from mxa_lite.policy.decode import Decoder, can_drop_rows, in_place, is_plain
+from mxa_lite.policy.noise import Draws, HalfEnded
 from mxa_lite.policy.policy import Policy, out_of_memory
 from mxa_lite.policy.request import Completion, Request, seed_of
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # batch sizes generated in
+READ = 256  # tokens of padding that cost as much as a forward pass of its own
 STEP = 16  # prompts are padded to a multiple of this, and at least to it
 
 
@@ -43,7 +50,7 @@ def bucket(size: int, sizes: Sequence[int] = ROWS) -> int:
 
 @dataclass
 class Rows:
-    """Texts under way: ids and mask (rows, T), and the cache of all but the last token."""
+    """Texts under way: ids and mask (rows, T), and the cache of all but the last token, if any."""
 
     ids: torch.Tensor
     mask: torch.Tensor
@@ -70,11 +77,8 @@ class Engine:
         self.generation_tokens = generation_tokens
         self.stats = EngineStats()
         self.reuse = policy.loader == "plain"  # Unsloth's generate keeps its own cache
-        config = policy.model.generation_config
-        ends = config.eos_token_id if config is not None else None
-        self.ends = [ends] if isinstance(ends, int) else list(ends or [])
-        if policy.tokenizer.eos_token_id not in self.ends:
-            self.ends.append(policy.tokenizer.eos_token_id)
+        self.ends = policy.ends
+        self._speaker: tuple[Any, Decoder | None]
 
     def reset(self) -> EngineStats:
         """The statistics so far; counting starts again."""
@@ -114,7 +118,7 @@ class Engine:
         done: list[Completion | None] = [None] * len(requests)
         self.policy.generating()
         for role in dict.fromkeys(r.role for r in requests):
-            self.policy.activate(role)
+            self._speaker = self.policy.speaker(role)
             mine = [i for i, r in enumerate(requests) if r.role == role]
             for batch in self._batches(mine, requests, prompts):
                 for i, completion in self._attempt(batch, requests, prompts):
@@ -167,18 +171,19 @@ class Engine:
     ) -> list[tuple[int, Completion]]:
         """Generate one batch. Equal prompts are read once; whenever half of the rows have ended,
         the others go on without them."""
-        noise = GumbelNoise(
+        limit = requests[batch[0]].max_tokens
+        draws = Draws(
             [seed_of(requests[i].key) for i in batch],
             [requests[i].temperature for i in batch],
+            limit,
             self.policy.device,
         )
-        limit = requests[batch[0]].max_tokens
         rows = self._read([prompts[i][0] for i in batch], limit)
         tokens: dict[int, list[int]] = {i: [] for i in batch}
         logps: dict[int, list[float]] = {i: [] for i in batch}
         left = list(batch)
         while left:
-            new, seen = self._go_on(rows, noise, len(left), limit - len(tokens[left[0]]))
+            new, seen = self._go_on(rows, draws, len(left), limit - len(tokens[left[0]]))
             for row, i in enumerate(left):
                 end = next((t for t, x in enumerate(new[row]) if x in self.ends), len(new[row]))
                 tokens[i] += new[row][: end + 1]
@@ -188,7 +193,7 @@ class Engine:
                 for row, i in enumerate(left)
                 if tokens[i][-1] not in self.ends and len(tokens[i]) < limit
             ]
-            noise.keep(going)
+            draws.keep(going)
             rows.keep(going)
             left = [left[row] for row in going]
         self.stats.prompt_tokens += sum(len(prompts[i][0]) for i in batch)
@@ -210,57 +215,122 @@ class Engine:
         ]
 
     def _read(self, prompts: list[list[int]], new: int) -> Rows:
-        """The batch's rows, padded left, all but their last token in the cache; `new` follow."""
+        """The batch's rows, padded left, all but their last token in the cache; `new` follow.
+
+        Equal prompts are read once, and short ones apart from long ones.
+        """
+        count, width = bucket(len(prompts)), self._padded(max(map(len, prompts)), new)
+        filled = prompts + prompts[:1] * (count - len(prompts))
+        ids, mask = self._padded_left(filled, width)
+        model, _ = self._speaker
+        layout = DynamicCache(config=model.config)
         unique = list(dict.fromkeys(map(tuple, prompts)))
-        count, width = bucket(len(unique)), self._padded(max(map(len, unique)), new)
-        ids = torch.full((count, width), self.policy.tokenizer.pad_token_id)
-        mask = torch.zeros(count, width, dtype=torch.long)
-        for row in range(count):  # spare rows repeat the first
-            prompt = unique[row if row < len(unique) else 0]
+        if not self.reuse or not can_drop_rows(layout):
+            return Rows(ids, mask, None)
+        if not is_plain(layout):  # with a sliding window texts of one length must stay together
+            longest = max(unique, key=len)
+            unique = [longest, *(prompt for prompt in unique if prompt is not longest)]
+            cache = self._cached(model, unique, new)
+            place = {prompt: row for row, prompt in enumerate(unique)}
+            cache.batch_select_indices(
+                torch.tensor([place[tuple(p)] for p in filled]).to(ids.device)
+            )
+            return Rows(ids, mask, cache)
+        parts = []
+        for group in similar(unique):
+            place = {prompt: row for row, prompt in enumerate(group)}
+            target = [row for row, prompt in enumerate(filled) if tuple(prompt) in place]
+            taken = [place[tuple(filled[row])] for row in target]
+            parts.append((self._cached(model, group, new), taken, target))
+        return Rows(ids, mask, in_place(parts, count, width - 1, width + new))
+
+    def _padded_left(
+        self, prompts: Sequence[Sequence[int]], width: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask (prompts, width)."""
+        ids = torch.full((len(prompts), width), self.policy.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
-        ids, mask, cache = ids.to(self.policy.device), mask.to(self.policy.device), None
-        if self.reuse:
-            cache = DynamicCache(config=self.policy.model.config)
-            with self.policy.all_threads():
-                self.policy.model(
-                    input_ids=ids[:, :-1],
-                    attention_mask=mask[:, :-1],
-                    position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, :-1],
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
+        return ids.to(self.policy.device), mask.to(self.policy.device)
+
+    def _cached(self, model: Any, prompts: list[tuple[int, ...]], new: int) -> DynamicCache:
+        """The cache of all but the last token of these prompts, in a fixed batch size."""
+        count, width = bucket(len(prompts)), self._padded(len(prompts[0]), new)
+        ids, mask = self._padded_left(prompts + prompts[:1] * (count - len(prompts)), width)
+        cache = DynamicCache(config=model.config)
+        with self.policy.all_threads():
+            model(
+                input_ids=ids[:, :-1],
+                attention_mask=mask[:, :-1],
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, :-1],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         self.stats.read.append((count, width))
-        rows = Rows(ids, mask, cache)
-        rows.keep([unique.index(tuple(prompt)) for prompt in prompts])
-        return rows
+        return cache
 
     def _go_on(
-        self, rows: Rows, noise: GumbelNoise, count: int, limit: int
+        self, rows: Rows, draws: Draws, count: int, limit: int
     ) -> tuple[list[list[int]], list[list[float]]]:
         """New tokens and log-probs of the first `count` rows, until enough of them have ended."""
         total, width = rows.ids.shape
-        noise.start(total)
-        stop = [HalfEnded(count, self.ends)] if self.reuse else []
-        out = self.policy.model.generate(
-            input_ids=rows.ids,
-            attention_mask=rows.mask,
-            past_key_values=rows.cache,
-            max_new_tokens=limit,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=1.0,
-            eos_token_id=self.ends,
-            pad_token_id=self.policy.tokenizer.pad_token_id,
-            logits_processor=LogitsProcessorList([noise]),
-            stopping_criteria=StoppingCriteriaList(stop),
-            return_dict_in_generate=True,
-        )
+        draws.start(total)
+        stop = HalfEnded(count, self.ends, self.policy.device)
+        model, decoder = self._speaker
+        if decoder is not None and rows.cache is not None:
+            fresh = _decoded(decoder, rows, draws, stop, limit)
+        else:
+            out = model.generate(
+                input_ids=rows.ids,
+                attention_mask=rows.mask,
+                past_key_values=rows.cache,
+                generation_config=GenerationConfig(
+                    max_new_tokens=limit,
+                    do_sample=False,  # `draws` has drawn
+                    eos_token_id=self.ends,
+                    pad_token_id=self.policy.tokenizer.pad_token_id,
+                ),
+                logits_processor=LogitsProcessorList([draws]),
+                stopping_criteria=StoppingCriteriaList([stop]),
+                return_dict_in_generate=True,
+            )
+            fresh = out.sequences[:, width:]
         self.stats.batches.append((total, width))
-        fresh = out.sequences[:, width:]
-        rows.ids, rows.cache = out.sequences, out.past_key_values if self.reuse else None
+        rows.ids = torch.cat([rows.ids, fresh], 1)
         rows.mask = torch.cat([rows.mask, torch.ones_like(fresh)], 1)
-        return fresh[:count].tolist(), torch.stack(noise.logps, 1).tolist()
+        return fresh[:count].tolist(), torch.stack(draws.logps, 1).tolist()
+
+
+def similar(prompts: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """Prompts in groups to be read apart, the longest first; a new one begins where that saves the
+    shorter ones much padding."""
+    ordered = sorted(prompts, key=len, reverse=True)
+    groups: list[list[tuple[int, ...]]] = []
+    for left, prompt in zip(range(len(ordered), 0, -1), ordered, strict=True):
+        width = len(groups[-1][0]) if groups else 0
+        saved = left * (width - len(prompt))
+        if not groups or saved > max(READ, left * width * 0.2):
+            groups.append([])
+        groups[-1].append(prompt)
+    return groups
+
+
+def _decoded(
+    decoder: Decoder, rows: Rows, draws: Draws, stop: HalfEnded, limit: int
+) -> torch.Tensor:
+    """(rows, T) tokens after those of `rows`, T at most `limit`."""
+    total, width = rows.ids.shape
+    mask = torch.zeros(total, 1, 1, width + limit, device=rows.ids.device, dtype=decoder.dtype)
+    mask[:, 0, 0, :width].masked_fill_(rows.mask == 0, -torch.inf)
+    newest, positions = rows.ids[:, -1], rows.mask.sum(1) - 1
+    tokens: list[torch.Tensor] = []
+    while len(tokens) < limit:
+        newest = draws.draw(decoder.step(newest, positions, mask, rows.cache))
+        tokens.append(newest)
+        positions = positions + 1
+        if stop.stop(newest):
+            break
+    return torch.stack(tokens, 1)

@@ -9,14 +9,23 @@ from typing import Any
 
 import torch
 from peft import get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 
 from mxa_lite import embedded
 from mxa_lite.errors import InputError
 from mxa_lite.policy import accelerator, choose_loader
 from mxa_lite.policy.lora import lora_config
+from mxa_lite.policy.merged import Merged
 from mxa_lite.policy.policy import ROLES, Policy
 from mxa_lite.recipe.keys import Model, Recipe
+
+COPIES = 1 << 30  # bytes of merged weights that nobody needs to be asked for
 
 
 def choose_dtype(model: Model) -> tuple[torch.dtype, str]:
@@ -40,12 +49,42 @@ def autocast(model: Model) -> dict[str, bool]:
     }
 
 
+def choose_weights(recipe: Recipe, model: Any, loader: str) -> tuple[str, str]:
+    """("merged" or "adapter", reason): what rollouts are generated with.
+
+    model: with its adapters. Raises InputError when copies are asked for under Unsloth.
+    """
+    if recipe.rollout.weights != "auto":
+        if recipe.rollout.weights == "merged" and loader == "unsloth":
+            raise InputError("rollout.weights is merged, which needs model.loader=plain")
+        return recipe.rollout.weights, "the recipe asks for it"
+    if loader == "unsloth":
+        return "adapter", "Unsloth generates with its own kernels"
+    base = model.get_base_model()
+    if base.dtype != torch.float32:
+        return "adapter", f"an adapter is rounded away in {str(base.dtype).removeprefix('torch.')}"
+    layers = [m for m in base.modules() if isinstance(m, BaseTunerLayer)]
+    parameters = sum(layer.in_features * layer.out_features for layer in layers)
+    size = 4 * parameters * len(model.peft_config)
+    if size > COPIES:
+        return "adapter", f"copies of the base would take {size / 2**30:.1f} GiB"
+    return "merged", f"copies of the base take {size / 2**20:.0f} MiB"
+
+
 def folder_of(model: Model) -> str:
     """The embedded model's folder, a local folder, or the Hub id as given."""
     if model.name == "embedded":
         return str(embedded.FOLDER)
     local = Path(model.name).expanduser()
     return str(local) if local.is_dir() else model.name
+
+
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end a completion: those the model's generation config names, and eos."""
+    ends = getattr(model.generation_config, "eos_token_id", None) or []
+    return list(
+        dict.fromkeys([*([ends] if isinstance(ends, int) else ends), tokenizer.eos_token_id])
+    )
 
 
 def set_pad(tokenizer: Any, ends: Iterable[int] = ()) -> str | None:
@@ -143,11 +182,21 @@ def load(recipe: Recipe) -> Policy:
         raise InputError(f"model.name: {recipe.model.name} has no chat template; use a chat model")
     for name in others:
         model.add_adapter(name, lora_config(recipe.lora))
-    ends = getattr(model.generation_config, "eos_token_id", None) or []
-    if note := set_pad(tokenizer, [ends] if isinstance(ends, int) else ends):
+    ends = end_tokens(model, tokenizer)
+    if note := set_pad(tokenizer, ends):
         notes.append(note)
+    # The folder may set anything here: penalties, beams, a static cache. Nothing of it is used.
+    model.generation_config = model.get_base_model().generation_config = GenerationConfig(
+        eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
+    )
     tokenizer.padding_side = "left"
-    policy = Policy(model, tokenizer, adapters, loader, notes, dict(recipe.model.chat_template))
+    weights, why_weights = choose_weights(recipe, model, loader)
+    notes.append(f"rollout.weights {weights}: {why_weights}")
+    policy = Policy(
+        model, tokenizer, adapters, loader, ends, notes, dict(recipe.model.chat_template)
+    )
+    if weights == "merged":
+        policy.merged = Merged(model, recipe.model.max_length)
     model.set_requires_grad(list(policy.names), True)
     policy.activate("executor")
     return policy

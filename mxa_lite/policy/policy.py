@@ -13,6 +13,8 @@ from peft.utils import load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
 
 from mxa_lite.errors import InputError
+from mxa_lite.policy.decode import Decoder
+from mxa_lite.policy.merged import Merged
 
 if TYPE_CHECKING:
     from mxa_lite.recipe.keys import Role
@@ -26,16 +28,20 @@ class Policy:
 
     adapters: role -> name of its adapter; both roles name "shared" with `adapters: shared`.
     notes: how it was loaded and why, one sentence each, for the log and `doctor`.
+    ends: tokens that end a completion.
     threads: CPU threads of prompts and updates, where single tokens are decoded with fewer.
+    merged: whole weights to generate with; None: generation goes through the adapters.
     """
 
     model: Any  # a PeftModel; Unsloth's has extra methods
     tokenizer: Any
     adapters: dict[str, str]
     loader: str
+    ends: list[int]
     notes: list[str] = field(default_factory=list)
     template: dict[str, Any] = field(default_factory=dict)
     threads: int | None = None
+    merged: Merged | None = None
 
     @contextlib.contextmanager
     def all_threads(self) -> Iterator[None]:
@@ -66,6 +72,13 @@ class Policy:
         if self.model.active_adapters != [name]:
             self.model.set_adapter(name)
             self.model.set_requires_grad(list(self.names), True)
+
+    def speaker(self, role: str) -> tuple[Any, Decoder | None]:
+        """The model that generates for a role, and its decoder where it has one."""
+        if self.merged is not None:
+            return self.merged.of(self.adapters[role])
+        self.activate(role)
+        return self.model, None
 
     def generating(self) -> None:
         """Switch to generation: no dropout, no checkpointing."""

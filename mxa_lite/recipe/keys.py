@@ -157,7 +157,11 @@ class Rates(Block):
 
 
 class Rollout(Block):
-    """The shape of the tree: M designs a question, N executions a design."""
+    """The shape of the tree: M designs a question, N executions a design.
+
+    weights: what completions are generated with: the base with its adapter, or copies of the base
+    into which the adapters are merged; auto: copies where they are exact and small.
+    """
 
     designs: Positive = 4
     executions: Positive = 4
@@ -166,7 +170,11 @@ class Rollout(Block):
     max_calls: Positive = 32
     max_script_chars: Positive = 20_000
     max_tokens: Positive = 65_536  # completion tokens of one execution
+<<<<<<< HEAD
     nodes: OwnFile | None = None  # further node classes of the script language
+=======
+    weights: Literal["auto", "merged", "adapter"] = "auto"
+>>>>>>> main
 
 
 class Credit(Block):
