@@ -6,8 +6,9 @@ import yaml
 from mxa_lite.errors import InputError
 from mxa_lite.machine.plan import plan
 from mxa_lite.recipe import file as recipe_file
+from mxa_lite.recipe import own
 from mxa_lite.recipe.file import dump, find, load, shipped
-from mxa_lite.recipe.keys import GPU_PRESETS, Rates, Recipe, diff, flat
+from mxa_lite.recipe.keys import GPU_PRESETS, Rates, Recipe, diff, flat, own_choices
 
 MINIMAL = "model: {name: embedded}\ntask: arithmetic\n"
 
@@ -32,6 +33,8 @@ def refused(source, *sets):
 def test_every_shipped_recipe_is_read_planned_and_read_back(name, write):
     recipe = load(name)
     assert plan(recipe, 1000)["fits"]
+    for file in own.files(own_choices(recipe)).values():
+        write(file.text, file.file)
     again = load(write(dump(recipe)))
     assert again == recipe
     assert load(f"recipes/{name}.yaml", ["model.name=embedded"]).task == recipe.task

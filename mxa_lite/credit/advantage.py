@@ -3,7 +3,7 @@
     eq. 4  a design's reward is the mean over its N executions
     eq. 5  designer: (reward - mean) / (std + eps) over the M designs of the question
     eq. 6  executor: the group is every call of the question, over all designs and executions
-    eq. 7  executor: (reward - mean) / (std + eps) over that group; a call has its execution's reward
+    eq. 7  executor: (reward - mean) / (std + eps) over that group; a call has its execution's R
 
 The two levels of eq. 8, designs and executions within them, are the tree itself. To try another
 rule than (reward - mean) / (std + eps), name a function in the recipe: `credit: {advantage:

@@ -15,7 +15,8 @@ from yaml.constructor import ConstructorError
 
 from mxa_lite.errors import InputError, read_text
 from mxa_lite.recipe import own
-from mxa_lite.recipe.keys import GPU_PRESETS, Recipe, check_data, check_loggers, check_model
+from mxa_lite.recipe.checks import check_data, check_loggers, check_model
+from mxa_lite.recipe.keys import GPU_PRESETS, Recipe
 
 _HERE = Path(__file__).parent.parent
 SHIPPED = next(p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir())
@@ -250,15 +251,15 @@ def load(
     """
     path = find(source)
     data, set_keys = _apply_sets(_layers(path), sets)
-    recorded = data.pop("own", None) or {}
+    recorded = data.pop("own", None)  # hashes, in a recipe that a run has stored
     # a known key without a value keeps its default; an unknown one is a mistake all the same
     data = {k: v for k, v in data.items() if v is not None or k not in Recipe.model_fields}
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise InputError(_explain(error, str(path), set_keys)) from None
-    for file in sorted(recipe.own.keys() & recorded):
-        if recorded[file] != recipe.own[file]:
+    for file, hash_now in recipe.own.items():
+        if isinstance(recorded, dict) and recorded.get(file, hash_now) != hash_now:
             raise InputError(f"{path}: own: {file} is not the file that the run was begun with")
     if model:
         check_model(recipe, SET if "model.name" in set_keys else str(path))

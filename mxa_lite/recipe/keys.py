@@ -5,10 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
-import os
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,7 +19,6 @@ from pydantic import (
     model_validator,
 )
 
-from mxa_lite.errors import InputError
 from mxa_lite.recipe import own
 
 Role = Literal["designer", "executor"]
@@ -113,8 +108,9 @@ class Lora(Block):
 class TaskSpec(Block):
     """Where questions come from: a known task, local files, an own function, or a weighted mix.
 
-    score: an own function that grades the answers, in place of the kit's graders. columns: our name (of COLUMNS) -> the file's column. held_out: share of a local train file that
-    is kept for evaluation when there is no `test`.
+    score: an own function that grades the answers, in place of the kit's graders. columns: our name
+    (of COLUMNS) -> the file's column. held_out: share of a local train file that is kept for
+    evaluation when there is no `test`.
     """
 
     name: str | OwnFunction | None = None
@@ -170,18 +166,16 @@ class Rollout(Block):
     max_calls: Positive = 32
     max_script_chars: Positive = 20_000
     max_tokens: Positive = 65_536  # completion tokens of one execution
-<<<<<<< HEAD
     nodes: OwnFile | None = None  # further node classes of the script language
-=======
     weights: Literal["auto", "merged", "adapter"] = "auto"
->>>>>>> main
 
 
 class Credit(Block):
     """Who is paid for what; the defaults are the paper's.
 
     reward, advantage: `paper`, or an own function. format_when: whether the form of a wrong answer
-    is paid. pass_ratio: code tasks pay the share of passed tests, in evaluations too, not all or nothing.
+    is paid. pass_ratio: code tasks pay the share of passed tests, in evaluations too, not all or
+    nothing.
     """
 
     reward: Literal["paper"] | OwnFunction = "paper"
@@ -336,62 +330,6 @@ GPU_PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def is_path(name: str) -> bool:
-    """Whether a model name means a folder: "./x", "/x", "~/x", "a/b/c" or one that exists."""
-    rooted = name.startswith((".", "/", "~")) or name.count("/") > 1
-    return rooted or os.path.isdir(name)
-
-
-def check_model(recipe: Recipe, where: str) -> None:
-    """Raise InputError unless model.name can be a model; looks at the disk, not at the network."""
-    name = recipe.model.name
-    if is_path(name):
-        folder = os.path.expanduser(name)
-        if not os.path.isfile(os.path.join(folder, "config.json")):
-            found = "holds no config.json" if os.path.isdir(folder) else "does not exist"
-            raise InputError(f'{where}: model.name: the folder "{name}" {found}')
-    elif name != "embedded" and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        allowed = 'allowed: "embedded", an existing folder, or a Hub id "org/name"'
-        raise InputError(f'{where}: model.name is "{name}"; {allowed}')
-
-
-def check_name(name: str, where: str = "") -> None:
-    """Raise InputError unless a built-in or generated task has this name."""
-    names = [GENERATED[0], *TASKS]
-    if name in GENERATED or name in names or name.startswith(GYM):
-        return
-    close = difflib.get_close_matches(name, names, 1)
-    hint = f'; did you mean "{close[0]}"?' if close else ""
-    known = f"{', '.join(names)}, {GYM}NAME"
-    raise InputError(f"{where}task {name!r} is neither a data file nor one of: {known}{hint}")
-
-
-def check_data(recipe: Recipe, where: str) -> None:
-    """Raise InputError when a data file that this recipe would read is missing, or a task unknown.
-
-    A file that cannot be looked at is missing too: its name may be too long, or not a name at all.
-    """
-    start = recipe.cold_start
-    wanted = {"cold_start.data": start.data if start.method == "data" else None}
-    tasks = {"task": recipe.task} | {f"task.mix[{i}]": t for i, t in enumerate(recipe.task.mix)}
-    for key, task in tasks.items():
-        wanted |= {f"{key}.train": task.train, f"{key}.test": task.test}
-        if isinstance(task.name, str) and task.name.lower().endswith(DATA_SUFFIXES):
-            wanted[f"{key}.name"] = task.name
-        elif isinstance(task.name, str):
-            check_name(task.name, f"{where}: {key}: ")
-    for key, path in wanted.items():
-        if path is not None and not os.path.isfile(os.path.expanduser(path)):
-            raise InputError(f'{where}: {key}: the file "{path}" does not exist')
-
-
-def check_loggers(recipe: Recipe, where: str) -> None:
-    """Raise InputError when a logger of `train.report_to` is not installed."""
-    for name in recipe.train.report_to:
-        if importlib.util.find_spec(name) is None:
-            raise InputError(f"{where}: train.report_to: pip install {name}, which is not there")
-
-
 def flat(recipe: Recipe) -> dict[str, Any]:
     """Dotted key -> value, in the order of the recipe; `versions` left out."""
 
@@ -400,7 +338,8 @@ def flat(recipe: Recipe) -> dict[str, Any]:
             return {key: value}
         return {k: v for name in value for k, v in walk(value[name], f"{key}.{name}").items()}
 
-    return {k[1:]: v for k, v in walk(recipe.model_dump(mode="json", exclude={"versions"}), "").items()}
+    data = recipe.model_dump(mode="json", exclude={"versions"})
+    return {key[1:]: value for key, value in walk(data, "").items()}
 
 
 def diff(stored: Recipe, new: Recipe) -> str | None:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mxa_lite.mas import answers, prompts
 from mxa_lite.mas.check import check
 from mxa_lite.policy.request import Completion, Request, seed_of
+from mxa_lite.recipe import own
 from mxa_lite.recipe.keys import Recipe
-from mxa_lite.sandbox.box import CallRequest, Ended, Job, Sandbox
+from mxa_lite.sandbox.box import CallRequest, Ended, Job, Limits, Sandbox
 from mxa_lite.sandbox.child import path_key
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
 
@@ -246,6 +247,21 @@ class Sampler:
         pairs = [(j.question, j.execution.answer or "") for j in graded]
         for job, verdict in zip(graded, self.grader.grade_many(pairs), strict=True):
             job.execution.correct = float(verdict.correct)
+
+
+def limits_of(recipe: Recipe) -> Limits:
+    """What one script may use."""
+    box = recipe.sandbox
+    return Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
+
+
+def sandbox_for(recipe: Recipe) -> Sandbox:
+    """A sandbox as the recipe says, with its own nodes and prompts inside."""
+    nodes, prompts = (
+        value.text if isinstance(value, own.Own) else ""
+        for value in (recipe.rollout.nodes, recipe.prompts)
+    )
+    return Sandbox(limits_of(recipe), recipe.sandbox.require, nodes=nodes, prompts=prompts)
 
 
 def call_of(request: Request, completion: Completion, agent: str) -> Call:

@@ -25,7 +25,8 @@ from mxa_lite.learn import bootstrap, distributed, warmstart
 from mxa_lite.learn.trainer import RoleTrainer, checkpoint_name, latest_checkpoint
 from mxa_lite.machine.doctor import versions
 from mxa_lite.recipe import file as recipe_file
-from mxa_lite.recipe.keys import Recipe
+from mxa_lite.recipe import own
+from mxa_lite.recipe.keys import Recipe, own_choices
 from mxa_lite.rollout.sampler import Sampler, Shape
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.runs.interrupts import Interrupts
@@ -338,6 +339,8 @@ def run(
             folder.write_json("eval.json", kept)
         if distributed.MAIN:
             folder.create(recipe_file.dump(recipe, versions()))
+            for file in own.files(own_choices(recipe)).values():
+                folder.write(f"{own.FOLDER}/{file.file}", file.text)
         distributed.wait()
         this.say(f"sandbox level {sampler.sandbox.level}")
         this.cold_start()

@@ -60,8 +60,8 @@ class Sandbox:
 
     level: the strongest of `confine.LEVELS` this machine gave. alive: scripts at once; more wait
     in a queue. at_most: the highest level to try. nodes: the text of a file of further node
-    classes, which each script has too, and `node_names` their names. Raises SandboxError below
-    `require`, and where `nodes` is no Python.
+    classes, which each script has too, and `node_names` their names. prompts: that of own prompts.
+    Raises SandboxError below `require`, and where `nodes` is no Python.
     """
 
     def __init__(
@@ -72,9 +72,10 @@ class Sandbox:
         alive: int = 512,
         at_most: str = LEVELS[-1],
         nodes: str = "",
+        prompts: str = "",
     ) -> None:
         self.limits = limits
-        self._nodes = nodes
+        self._own = {"nodes": nodes, "prompts": prompts}
         try:
             self.node_names = node_names(nodes)
         except SyntaxError as error:
@@ -115,7 +116,7 @@ class Sandbox:
         def done(ended: Ended, status: int) -> None:
             self._events.append(ended)
 
-        spec = {**asdict(job), "nodes": self._nodes, "program": False}
+        spec = {**asdict(job), **self._own, "program": False}
         if not self._ready:
             return self._enqueue(spec, self.limits, done)
         run = self._ready.popleft()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from mxa_lite.errors import InputError
 from mxa_lite.recipe import own
-from mxa_lite.recipe.keys import GENERATED, GYM, check_name
+from mxa_lite.recipe.checks import check_name
+from mxa_lite.recipe.keys import GENERATED, GYM
 from mxa_lite.tasks import arithmetic, gym, sources
 from mxa_lite.tasks.rows import SUFFIXES, Rows, collect, read
 from mxa_lite.tree import Question
