@@ -98,7 +98,7 @@ def test_every_example_runs_and_is_of_the_pattern_it_is_shown_for(sandbox, kind)
 
 def test_every_line_of_the_language_runs_as_it_is_written(sandbox):
     parts = [line.partition("    ")[0] for line in prompts.LANGUAGE.splitlines() if "    " in line]
-    assert len(parts) == 6
+    assert len(parts) == 8
     engine = Canned({"*": [bootstrap.FORMAL]})
     sampler = Sampler(engine, sandbox, Ungraded(), load("arithmetic"))
     for part in parts:

@@ -226,11 +226,20 @@ class Right:
 
 def test_every_fixed_system_runs_and_is_of_its_pattern(sandbox):
     sampler = Sampler(Speaker(""), sandbox, Right(), load("arithmetic"))
-    calls = {"single": 1, "vote": 3, "judge": 3, "reflect": 3, "debate": 5, "chain": 2}
-    assert set(patterns.SYSTEMS) == set(calls)
-    question = Question("q", "2 + 2?", "arithmetic", gold="4")
-    for pattern, script in patterns.SYSTEMS.items():
-        assert check(script).pattern == pattern
-        attempts = hand_written(sampler, [question], script, pattern, 2, 1.0)
+    question = Question("q", "2.\n2.\nThe sum? The sum of both?", "arithmetic", gold="4")
+    for name, script in patterns.SYSTEMS.items():
+        assert check(script).pattern == name.partition("_")[0]
+        attempts = hand_written(sampler, [question], script, name, 2, 1.0)
         assert [(a.outcome, a.answer, a.correct) for a in attempts] == [("ok", "4", 1.0)] * 2
-        assert len(attempts[0].calls) == calls[pattern]
+        assert len(attempts[0].calls) == patterns.CALLS[name]
+    assert "debate" not in patterns.within(4) and "vote_4" in patterns.within(4)
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"), [("1.\n1.\nSum?", 3), ("1. " * 7, 4), ("1. 1. Sum?", 4)]
+)
+def test_the_hand_written_router_runs_on_every_kind(sandbox, text, calls):
+    sampler = Sampler(Speaker(""), sandbox, Right(), load("arithmetic"))
+    question = Question("q", text, "stories", gold="4")
+    (attempt,) = hand_written(sampler, [question], patterns.ROUTER, "router", 1, 1.0)
+    assert (attempt.outcome, len(attempt.calls)) == ("ok", calls)

@@ -1,5 +1,6 @@
 """Graders: every way to be paid for a program that is wrong, and files to grade."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 
 from mxa_lite.errors import InputError
-from mxa_lite.sandbox.box import Limits
+from mxa_lite.sandbox.box import Limits, Sandbox
+from mxa_lite.tasks import grade_code
 from mxa_lite.tasks.grade import Grader, grade_file
 from mxa_lite.tree import Question
 
@@ -70,6 +72,69 @@ PASSES = [
     (code("assert sorted(f()) == [1, 2]"), "def f(): return {2: 0, 1: 0}.keys()"),
     (code("try:\n    f(-1)\n    assert False\nexcept ValueError:\n    pass"),
      "def f(x):\n    raise ValueError"),
+    (code("s = Pile()\ns.put(4)\ns.put(5)\nassert s.take() == 5", "assert len(Pile()) == 0"),
+     "class Pile:\n    def __init__(self): self.items = []\n"
+     "    def put(self, x): self.items.append(x)\n    def take(self): return self.items.pop()\n"
+     "    def __len__(self): return len(self.items)"),
+    (code("p = Purse()\ntry:\n    p.pay(3)\n    assert False\nexcept EmptyError:\n    pass"),
+     "class EmptyError(Exception):\n    pass\nclass Purse:\n    def pay(self, x):\n"
+     "        raise EmptyError(x)"),
+    (code("xs = [3, 1, 2]\nassert order(xs) is None\nassert xs == [1, 2, 3]"),
+     "def order(xs): xs.sort()"),
+    (code("d = {}\nnote(d, 'a')\nnote(d, 'a')\nassert d == {'a': 2}"),
+     "def note(d, k): d[k] = d.get(k, 0) + 1"),
+    (code("assert Point(1, 2) + Point(3, 4) == Point(4, 6)", "assert Point(1, 2) != Point(2, 1)"),
+     "from dataclasses import dataclass\n@dataclass\nclass Point:\n    x: int\n    y: int\n"
+     "    def __add__(self, o): return Point(self.x + o.x, self.y + o.y)"),
+    (code("c = counter()\nassert [c(), c(), c()] == [1, 2, 3]"),
+     "def counter():\n    n = [0]\n    def up():\n        n[0] += 1\n        return n[0]\n"
+     "    return up"),
+    (code("g = odds()\nassert next(g) == 1\nassert next(g) == 3"),
+     "def odds():\n    n = 1\n    while True:\n        yield n\n        n += 2"),
+    (code("assert list(upto(3)) == [0, 1, 2]"), "def upto(n): yield from range(n)"),
+    (code("q = Queue()\nq.add(1)\nq.add(2)\nout = []\nwhile not q.empty():\n"
+          "    out.append(q.get())\nassert out == [1, 2]"),
+     "class Queue:\n    def __init__(self): self.a = []\n    def add(self, x): self.a.append(x)\n"
+     "    def get(self): return self.a.pop(0)\n    def empty(self): return not self.a"),
+    (code("from fractions import Fraction\nassert half() == Fraction(1, 2)"),
+     "from fractions import Fraction\ndef half(): return Fraction(2, 4)"),
+    (code("from decimal import Decimal\nassert f() == [Decimal('0.5')]"),
+     "from decimal import Decimal\ndef f(): return [Decimal('0.50')]"),
+    (code("from datetime import date, timedelta\nassert f(date(2024, 2, 28)) == date(2024, 2, 29)"),
+     "import datetime\ndef f(d): return d + datetime.timedelta(1)"),
+    (code("assert f().y == 2", "assert f() == (1, 2)"),
+     "import collections\ndef f(): return collections.namedtuple('Pair', 'x y')(1, 2)"),
+    (code("assert f(90000) == [*range(90000)]", "assert f(2) == [0, 1]"),
+     "def f(n): return list(range(n))"),
+    (code("assert f(5000) == 10 ** 5000"), "def f(n): return 10 ** n"),
+    (code("assert [x.v for x in make(3)] == [0, 1, 2]"),
+     "class Item:\n    def __init__(self, v): self.v = v\n"
+     "def make(n): return [Item(i) for i in range(n)]"),
+    (code("assert total([Box(1), Box(2)]) == 3",
+          setup="class Box:\n    def __init__(self, n):\n        self.n = n"),
+     "def total(boxes): return sum(box.n for box in boxes)"),
+    (code("try:\n    f(0)\n    assert False\nexcept ValueError as error:\n"
+          "    assert str(error) == 'none of 0'"),
+     "def f(n):\n    raise ValueError(f'none of {n}')"),
+    (code("assert f() is Color.RED or f() == Color.RED"),
+     "from enum import Enum\nclass Color(Enum):\n    RED = 1\ndef f(): return Color.RED"),
+    (code("assert f('ab') == {frozenset('ab')}"), "def f(s): return {frozenset(s)}"),
+    (code("import math\nassert math.isnan(f())"), "def f(): return float('nan')"),
+    (code("import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n"
+          "    greet('Eva')\nassert out.getvalue() == 'Hello Eva\\n'"),
+     "def greet(name): print('Hello', name)"),
+    (code("assert Solution().merge([[1, 2], [2, 3]]) == [[1, 3]]"),
+     "class Solution:\n    def merge(self, xs: List[List[int]]) -> List[List[int]]:\n"
+     "        seen = defaultdict(int)\n        heap = [*xs]\n        heapify(heap)\n"
+     "        return [[heap[0][0], max(b for _, b in heap)]]"),
+    (code({"input": "6\n", "output": "36\n"}),
+     "import sys, threading\nassert sys.argv[1:] == []\ndef main():\n"
+     "    print(int(input()) ** 2)\nthreading.Thread(target=main).start()"),
+    (code({"input": "6\n", "output": "6\n"}), "import fileinput\nprint(*fileinput.input())"),
+    (code({"input": "6\n", "output": "bye\n"}),
+     "import atexit\natexit.register(lambda: print('bye'))"),
+    (code({"input": "20000\n", "output": "".join(f"{i}\n" for i in range(20000))}),
+     "for i in range(int(input())): print(i)"),
     (ADD, "```python\ndef add(a, b):\n    return a + b\n```\nIt prints:\n```\n3\n```"),
 ]  # fmt: skip
 
@@ -144,6 +209,34 @@ CHEATS = {
         "def f(x): return x",
     ),
     "an unknown name in a signature": (ADD, "def add(a: List[int], b): return a + b"),
+    "a pile that gives what was put first": (
+        code("s = Pile()\ns.put(4)\ns.put(5)\nassert s.take() == 5"),
+        "class Pile(list):\n    put = list.append\n    def take(self): return self.pop(0)",
+    ),
+    "an object equal to all others": (
+        code("assert Point(1, 2) + Point(3, 4) == Point(4, 6)"),
+        "class Point:\n    def __init__(self, *_): pass\n    def __add__(self, o): return self\n"
+        "    def __eq__(self, o): return True",
+    ),
+    "an object equal to all, with a state": (
+        code("assert Point(1, 2) + Point(3, 4) == Point(4, 6)"),
+        "class Point:\n    def __init__(self, *xs): self.xs = xs\n    def __add__(self, o):\n"
+        "        return self\n    def __eq__(self, o): return True",
+    ),
+    "not in place": (
+        code("xs = [3, 1, 2]\norder(xs)\nassert xs == [1, 2, 3]"),
+        "def order(xs): return sorted(xs)",
+    ),
+    "another exception of its own": (
+        code("try:\n    f()\n    assert False\nexcept EmptyError:\n    pass"),
+        "class EmptyError(Exception):\n    pass\nclass FullError(Exception):\n    pass\n"
+        "def f():\n    raise FullError",
+    ),
+    "the function itself": (code("assert f == 3"), "def f(): return 3"),
+    "a thread that prints the wrong thing": (
+        SUM,
+        "import threading\nthreading.Thread(target=lambda: print(4)).start()",
+    ),
     "one bad test of two": (code("assert f() == 3", "assert f( == 3"), "def f(): return 3"),
 }
 
@@ -158,13 +251,16 @@ def test_no_wrong_program_is_paid(grader: Grader, name: str) -> None:
     assert grader.grade(*CHEATS[name]).correct == 0
 
 
-def test_the_expected_values_never_enter_the_process_of_the_answer(grader: Grader) -> None:
-    from mxa_lite.tasks import grade_code
-
-    question = code("assert f(1) == 'secret-1'", "assert f(2) in ('secret-2',)")
-    (source, stdin), = grade_code.passes(question, "def f(x): return x").send(None)  # fmt: skip
-    assert "f(1)" in source and "f(2)" in source
-    assert "secret" not in source + stdin
+def test_the_expected_values_never_enter_the_process_of_the_answer() -> None:
+    tests = "assert f(1) == 'secret-1'", "x = f(2)\nassert x in ('secret-2',) or f(x) == 'secret-3'"
+    grading = grade_code.passes(code(*tests), "def f(x):\n    return x  # the answer")
+    seen, programs = [], grading.send(None)
+    with Sandbox(Limits()) as sandbox, contextlib.suppress(StopIteration):
+        while True:
+            seen += [source for source, _ in programs if "# the answer" in source]
+            programs = grading.send(sandbox.run_codes(programs))
+    assert len(seen) >= 2 and all("f(1)" in source and "f(_m" not in source for source in seen)
+    assert not any("secret" in source for source in seen)
 
 
 def test_the_pass_ratio_is_an_option() -> None:
@@ -172,6 +268,15 @@ def test_the_pass_ratio_is_an_option() -> None:
         assert partial.grade(ADD, "def add(a, b): return 4").correct == pytest.approx(2 / 3)
         assert partial.grade(SUM, "print(9)").correct == 0.5
         assert partial.grade(SUM, "print(9)").reason == "1 of 2 tests passed"
+
+
+def test_a_test_that_cannot_be_judged_is_left_out_and_counted(grader: Grader) -> None:
+    tests = ["assert f(1) == 2", "g = lambda x: x\nassert f(g) == 1", "import no_such\nassert f(0)"]
+    verdict = grader.grade(code(*tests), "def f(x): return x + 1")
+    assert verdict.correct == 1
+    assert verdict.reason.startswith("1 of 1 tests passed; 2 left out")
+    assert grader.grade(code(*tests), "def f(x): return x").correct == 0
+    assert grader.grade(code(*tests[1:]), "def f(x): return x").reason == "no test could be run"
 
 
 def lines(path: Path, *rows: Any) -> Path:

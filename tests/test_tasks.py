@@ -67,7 +67,7 @@ def test_every_built_in_task_has_a_format_test_a_citation_and_a_place() -> None:
 def test_a_missing_file_and_an_unknown_task_are_input_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.jsonl cannot be read"):
         tasks.load(TaskSpec(name=str(tmp_path / "none.jsonl")), 0)
-    with pytest.raises(InputError, match="one of: arithmetic, gsm8k"):
+    with pytest.raises(InputError, match="one of: arithmetic, stories, gsm8k"):
         tasks.load(TaskSpec(name="gsm9k"), 0)
 
 
@@ -337,3 +337,31 @@ def test_reasoning_gym_is_graded_by_its_scorer_at_full_marks_only(
     assert not (tmp_path / "written").exists()
     with pytest.raises(InputError, match="not registered"):
         tasks.load(TaskSpec(name="reasoning_gym:unknown"), 0)
+
+
+def test_results_of_apps_stand_in_lists_of_one_or_do_not(tmp_path: Path, grader: Grader) -> None:
+    def row(text: str, outputs: list[Any]) -> dict[str, Any]:
+        packed = {"fn_name": "f", "inputs": [[3], [2]], "outputs": outputs}
+        return {"question": text, "starter_code": "", "input_output": json.dumps(packed)}
+
+    rows = [row("Wrapped?", [[6], [4]]), row("Lists?", [[0, 1], [0]])]
+    path = write(tmp_path / "apps.jsonl", rows)
+    wrapped, plain = tasks.load(TaskSpec(name="apps", test=path), 0, training=False).test
+    assert grader.grade(wrapped, "def f(n): return 2 * n").correct == 1
+    assert grader.grade(plain, "def f(n): return [*range(n - 1)]").correct == 1
+    assert grader.grade(plain, "def f(n): return [n - 1]").correct == 0
+
+
+def test_what_leetcode_imports_is_there(tmp_path: Path, grader: Grader) -> None:
+    row = {
+        "question_content": "Most frequent?",
+        "starter_code": "class Solution:\n    def most(self, xs: List[int]) -> int:",
+        "metadata": json.dumps({"func_name": "most"}),
+        "public_test_cases": json.dumps([{"input": "[3, 1, 3]", "output": "3"}]),
+        "private_test_cases": "[]",
+    }
+    path = write(tmp_path / "lcb.jsonl", [row])
+    (question,) = tasks.load(TaskSpec(name="livecodebench", test=path), 0, training=False).test
+    body = "return max(Counter(xs).items(), key=lambda p: (p[1], -math.inf))[0]"
+    answer = f"class Solution:\n    def most(self, xs: List[int]) -> int:\n        {body}"
+    assert grader.grade(question, answer).correct == 1

@@ -2,8 +2,8 @@
 
 The executor's head start lies in ways of answering: a careful way writes each sum, a careless way
 writes a number at once or repeats what another agent said. Both occur after every prompt, so
-reinforcement learning has something to shift. The designer writes every pattern with any prompt,
-good or bad, and now and then a script that does not run.
+reinforcement learning has something to shift. The designer writes every pattern with any prompt
+for any question, good or bad, and now and then a script that does not run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 from mxa_lite.mas import prompts
 from mxa_lite.mas.answers import deliverable
-from mxa_lite.tasks import arithmetic
+from mxa_lite.tasks import arithmetic, stories
+from mxa_lite.tasks.stories import Problem
 
 Chat = list[dict[str, str]]
 
@@ -29,7 +30,10 @@ SOLVE = {
 JUDGE = {"Check each answer.": 0.5, "Pick one answer.": 0.25}
 CRITIC = {"Look for a mistake.": 0.5, "Say if it is right.": 0.25}
 NAMES = ("solver", "helper")
+COPIES = 0.5  # share of the careless replies behind others that repeat one of them
 BROKEN = 0.06  # share of designs that do not run
+DESIGNS = 0.15  # share of chats that are the designer's
+TOOLS = 0.03  # share of calls whose agent may use a tool, which it does not
 
 
 def _result(rng: random.Random, value: str) -> str:
@@ -49,7 +53,7 @@ def _answer(
     """A reply: each sum and the result; or, without care, a number or one of the `seen` ones."""
     if rng.random() < care:
         return "\n".join([*worked, _result(rng, gold)])
-    if seen and rng.random() < 0.7:
+    if seen and rng.random() < COPIES:
         return _result(rng, rng.choice(seen))
     return _result(rng, gold)
 
@@ -60,17 +64,29 @@ def _shown(rng: random.Random, worked: list[str], gold: str, right: float) -> tu
     return value, deliverable(_answer(rng, worked, value, 0.3), "math")
 
 
-def execution_chat(rng: random.Random, text: str, gold: str, worked: list[str]) -> Chat:
-    """One executor call: alone, behind others, as judge, debater, critic, or refining."""
+def _chat(rng: random.Random, system: str, user: str, reply: str) -> Chat:
+    system = prompts.agent_system(system)
+    if rng.random() < TOOLS:
+        system += "\n" + prompts.tools([("python(code)", "runs a Python program")])
+    return [
+        {"role": "system", "content": system},
+        {"role": "user", "content": user},
+        {"role": "assistant", "content": reply},
+    ]
+
+
+def whole_chat(rng: random.Random, problem: Problem) -> Chat:
+    """A call on the whole question: alone, behind others, as judge, debater, critic, refiner."""
+    text, gold, worked = problem.text, problem.gold, problem.worked
     place = rng.choices(
-        ("alone", "behind", "judge", "debate", "critic", "refine"), (46, 10, 10, 14, 10, 10)
+        ("alone", "behind", "judge", "debate", "critic", "refine"), (40, 12, 12, 12, 12, 12)
     )[0]
     # a debate without a judge of its own is judged by its first debater
     judges = rng.choice((JUDGE, SOLVE))
     kind = {"judge": judges, "critic": CRITIC}.get(place, SOLVE)
     system = rng.choice(list(kind))
     care = kind[system]
-    others = [_shown(rng, worked, gold, 0.45) for _ in range(rng.choice((2, 3)))]
+    others = [_shown(rng, worked, gold, 0.45) for _ in range(rng.choice((2, 2, 3, 4)))]
     named = [(rng.choice(NAMES), delivered) for _, delivered in others]
     seen = tuple(value for value, _ in others)
     if place == "alone":
@@ -93,11 +109,63 @@ def execution_chat(rng: random.Random, text: str, gold: str, worked: list[str]) 
         critic = rng.choice(("VERDICT: INCORRECT", *worked))
         user = prompts.refine(text, others[0][1], critic)
         reply = _answer(rng, worked, gold, care, seen[:1])
-    return [
-        {"role": "system", "content": prompts.agent_system(system)},
-        {"role": "user", "content": user},
-        {"role": "assistant", "content": reply},
-    ]
+    return _chat(rng, system, user, reply)
+
+
+def _handed(rng: random.Random, value: int) -> str:
+    """What an agent that came to `value` delivered."""
+    less = rng.randint(0, min(value, 20))
+    return deliverable(_answer(rng, [f"{value - less}+{less}={value}"], str(value), 0.3))
+
+
+def part_chat(rng: random.Random) -> Chat:
+    """A call on a part of a story: its beginning, or what follows a value from 1 to 199."""
+    steps, last = rng.choice((1, 2, 2, 3, 3)), rng.random() < 0.5
+    start = rng.randint(1, arithmetic.LARGEST) if rng.random() < 0.75 else None
+    if start and rng.random() < 0.1:
+        steps = 0
+    one = arithmetic.story(rng, steps + (not last), start=start)
+    whole, worked = one.sentences[: steps + 1], one.worked[:steps]
+    delivered = [(rng.choice(NAMES), _handed(rng, start))] if start else []
+    sentences = whole[1:] if start else whole
+    if last and start:
+        sentences.append(f"How many {one.things}?")
+    elif not sentences:
+        sentences = whole
+    value = worked[-1].partition("=")[2] if worked else str(start)
+    system = rng.choice(list(SOLVE))
+    seen = (str(start),) if start else ()
+    reply = _answer(rng, worked, value, SOLVE[system], seen)
+    return _chat(rng, system, prompts.part(" ".join(sentences), delivered), reply)
+
+
+def join_chat(rng: random.Random, problem: Problem) -> Chat:
+    """A call that joins the values delivered for two stories, whatever they are."""
+    a, b = (one.value for one in problem.stories)
+    if rng.random() < 0.5:
+        a = rng.randint(1, arithmetic.LARGEST - 1)
+        b = rng.randint(1, arithmetic.LARGEST - a)
+    sign = "+" if "together" in problem.text else "-"
+    worked, value, _ = stories.joined(sign, a, b, "")
+    name, system = rng.choice(NAMES), rng.choice(list(SOLVE))
+    user = prompts.join(problem.text, [(name, _handed(rng, a)), (name, _handed(rng, b))])
+    return _chat(rng, system, user, _answer(rng, [worked], value, SOLVE[system], (str(a), str(b))))
+
+
+def drill_chat(rng: random.Random) -> Chat:
+    """Nothing but sums, over the whole range of values."""
+    sums = []
+    for _ in range(10):
+        value = rng.randint(1, arithmetic.LARGEST - 1)
+        other = rng.randint(1, arithmetic.LARGEST - value)
+        sums += rng.choices(
+            (
+                arithmetic.story(rng, 1, start=value).worked[0],
+                stories.joined(rng.choice("+-"), value, other, "")[0],
+            ),
+            (80, 20),
+        )
+    return _chat(rng, rng.choice(list(SOLVE)), "Sums.", "\n".join(sums))
 
 
 def _agent(rng: random.Random, variable: str, kind: dict[str, float] = SOLVE) -> str:
@@ -107,11 +175,13 @@ def _agent(rng: random.Random, variable: str, kind: dict[str, float] = SOLVE) ->
 
 def script(rng: random.Random) -> str:
     """A design of any pattern with any prompts, none preferred; BROKEN of them do not run."""
-    pattern = rng.choice(("single", "vote", "judge", "reflect", "debate", "chain"))
+    pattern = rng.choice(
+        ("single", "vote", "judge", "reflect", "debate", "chain", "pipeline", "map")
+    )
     a, b = _agent(rng, "a"), _agent(rng, "b")
     lines = {
         "single": [a, "answer(a(question))"],
-        "vote": [a, f'answer(Ensemble("vote", [a] * {rng.choice((3, 5))})(question))'],
+        "vote": [a, f'answer(Ensemble("vote", [a] * {rng.choice((3, 4, 5))})(question))'],
         "judge": [
             a,
             b,
@@ -123,8 +193,14 @@ def script(rng: random.Random) -> str:
             _agent(rng, "c", CRITIC),
             'answer(Reflection("reflect", a, c, num_iterations=1)(question))',
         ],
-        "debate": [a, b, 'answer(Debate("debate", [a, b])(question))'],
+        "debate": [
+            a,
+            b,
+            f'answer(Debate("debate", [a, b]{rng.choice(("", ", num_rounds=1"))})(question))',
+        ],
         "chain": [a, b, 'answer(Workflow("chain").add_node(a).add_node(b).run(question))'],
+        "pipeline": [a, f'answer(Pipeline("steps", a, {rng.choice((2, 3, 4))})(question))'],
+        "map": [a, b, 'answer(Map("parts", a, b)(question))'],
     }[pattern]
     if rng.random() < BROKEN:
         fault = rng.choice(("open", "name", "silent"))
@@ -134,7 +210,7 @@ def script(rng: random.Random) -> str:
             lines[-1] = lines[-1].replace("(question)", "(problem)")
         else:
             lines[-1] = "result = " + lines[-1].removeprefix("answer(")[:-1]
-    return "```python\n" + "\n".join(lines) + "\n```"
+    return prompts.fenced("\n".join(lines))
 
 
 def design_chat(rng: random.Random, text: str) -> Chat:
@@ -142,11 +218,32 @@ def design_chat(rng: random.Random, text: str) -> Chat:
     return [*prompts.designer(text), {"role": "assistant", "content": script(rng)}]
 
 
-def chats(seed: int, designs: float = 0.2) -> Iterator[Chat]:
-    """Endless chats over training questions only; `designs` is the designer's share."""
+def _problems(seed: int) -> Iterator[Problem]:
+    """Endless training questions of both generated tasks in turn."""
+    sums = arithmetic.stream("train", seed)
+    for one in stories.stream("train", seed):
+        yield one
+        text, gold, worked = next(sums)
+        yield Problem("short", text, gold, worked, [])
+
+
+def chats(seed: int) -> Iterator[Chat]:
+    """Endless chats over training questions only."""
     rng = random.Random(f"corpus {seed}")
-    for text, gold, worked in arithmetic.stream("train", seed + 1000):
-        if rng.random() < designs:
-            yield design_chat(rng, text)
+    problems = _problems(seed + 1000)
+    pairs = (problem for problem in _problems(seed + 2000) if problem.kind == "together")
+    for problem in problems:
+        if rng.random() < DESIGNS:
+            yield design_chat(rng, problem.text)
+            continue
+        place = rng.choices(("whole", "part", "join", "drill"), (45, 30, 13, 12))[0]
+        if place == "whole":
+            if problem.kind != "short" and rng.random() < 0.5:  # their replies are long
+                continue
+            yield whole_chat(rng, problem)
+        elif place == "part":
+            yield part_chat(rng)
+        elif place == "join":
+            yield join_chat(rng, next(pairs))
         else:
-            yield execution_chat(rng, text, gold, worked)
+            yield drill_chat(rng)

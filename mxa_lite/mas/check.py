@@ -13,9 +13,11 @@ from mxa_lite.tree import Outcome
 
 MAX_CHARS = 64_000
 _FLOWS = ("Workflow", "ConditionalWorkflow", "LoopWorkflow", "AgentGraph")
-_KINDS = {kind: kind for kind in ("Agent", "Ensemble", "Debate", "Reflection", "Router")}
+_NODES = ("Agent", "Ensemble", "Debate", "Reflection", "Router", "Pipeline", "Map")
+_KINDS = {kind: kind for kind in _NODES}
 _KINDS |= {f"{kind}Node": kind for kind in _KINDS} | {kind: kind for kind in _FLOWS}
 _PATTERNS = {"Debate": "debate", "Reflection": "reflect", "Router": "router", "Ensemble": "vote"}
+_PATTERNS |= {"Pipeline": "pipeline", "Map": "map"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def pattern(tree: ast.AST) -> str:
     built = [_KINDS[_called(call)] for call in calls if _called(call) in _KINDS]
     features = {_PATTERNS[kind] for kind in built if kind in _PATTERNS}
     assigned = [n for n in nodes if isinstance(n, ast.Assign) and _called(n.value) in _KINDS]
-    names = {getattr(target, "id", "?") for node in assigned for target in node.targets}
+    names = {"ask", *(getattr(target, "id", "?") for node in assigned for target in node.targets)}
     direct = [c for c in calls if _called(c) in names or _called(c.func) in _KINDS]
     stages = len(direct) + sum(_called(call) == "add_node" for call in calls)
     stages += 2 * sum(_called(call) == "add_nodes" for call in calls)

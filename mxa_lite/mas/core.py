@@ -274,6 +274,14 @@ class WorkflowNode:
             return step(self, inputs[0])
         return visit(self, as_context(*inputs))
 
+    def ask(self, text: str, *replies: Message) -> Message:
+        """Asks only `text`, a part of the question; it is shown what `replies` delivered.
+
+        Returns the reply, and raises what the node raises.
+        """
+        prompt = prompts.part(str(text), solutions(replies))
+        return visit(self, Context.asking(prompt, replies))
+
     def run(self, input_message: Any = None, initial_state: Data | None = None) -> Message:
         """Runs on a question or a Context; the last message, an ERROR message if a node raised."""
         is_context = isinstance(input_message, Context)
@@ -354,8 +362,10 @@ def step(node: WorkflowNode, context: Context) -> Message:
     return message
 
 
-def gather(nodes: Sequence[WorkflowNode], context: Context) -> list[Message]:
-    """Runs nodes at once, each in its own copy of the context; one message each, in order.
+def gather(nodes: Sequence[WorkflowNode], *contexts: Context) -> list[Message]:
+    """Runs nodes at once, each in a copy of its context; one message each, in order.
+
+    contexts: one for each node, or one for all.
 
     Records are kept back until all are done, so that their order does not depend on threads.
     """
@@ -364,8 +374,8 @@ def gather(nodes: Sequence[WorkflowNode], context: Context) -> list[Message]:
     records: list[list[Data]] = [[] for _ in nodes]
     for frame, kept in zip(frames, records, strict=True):
         frame.record = kept.append
-    pairs = zip(nodes, frames, strict=True)
-    results = runtime.client.spawn([partial(attempt, n, context.copy(), f) for n, f in pairs])
+    triples = zip(nodes, itertools.cycle(contexts), frames, strict=False)
+    results = runtime.client.spawn([partial(attempt, n, c.copy(), f) for n, c, f in triples])
     for record in itertools.chain(*records):
         here.record(record)
     for result in results:

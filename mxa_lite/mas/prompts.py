@@ -74,6 +74,16 @@ def refine(question: str, solution: str, critic: str) -> str:
     return f"{question}\n[solution] {solution}\n[critic] {critic}\nWrite a better solution."
 
 
+def part(text: str, delivered: list[tuple[str, str]]) -> str:
+    """User message of an agent that is asked a part of the question, after what came before it."""
+    return "\n".join([*filter(None, [_blocks(delivered)]), text, "Solve this part only."])
+
+
+def join(question: str, delivered: list[tuple[str, str]]) -> str:
+    """User message of the agent that gets the results of all parts."""
+    return f"{question}\n{_blocks(delivered)}\nPut the parts together."
+
+
 def tools(names: list[tuple[str, str]]) -> str:
     """Appended to the system prompt of an agent with tools; `names`: (tool, description)."""
     listed = "\n".join(f"- {name}: {description}" for name, description in names)
@@ -97,6 +107,8 @@ Ensemble("name", [a, b], "consensus", j)    all answer, agent j decides
 Reflection("name", a, c, num_iterations=1)    agent c criticises, agent a improves
 Debate("name", [a, b], j)    all answer, read each other, answer again; agent j decides
 Workflow("name").add_node(a).add_node(b).run(question)    b continues what a wrote
+Pipeline("name", a, 3)    a reads the question in 3 portions, each with its last result
+Map("name", a, b)    a solves each line of the question alone, b joins the results
 Each of them is called with (question), a text that is there already. The last line hands in the \
 answer: answer(...).
 The agents solve the question, not the script: write instructions that suit the question, never \

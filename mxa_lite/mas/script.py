@@ -32,16 +32,19 @@ from mxa_lite.mas.nodes import (
     RouterNode,
     create_keyword_router,
 )
+from mxa_lite.mas.parts import MapNode, PipelineNode, sentences
 from mxa_lite.mas.tools import MathEnvironment, ToolRegistry, python_tool
 
 question = ""  # set for each run
 Agent, Ensemble, Debate = AgentNode, EnsembleNode, DebateNode
 Reflection, Router = ReflectionNode, RouterNode
+Pipeline, Map = PipelineNode, MapNode
 get_math_environment, python_execute = MathEnvironment, python_tool  # the paper's names
 
 # what `from mas import *` gives, and what a script has without any import
 __all__ = [  # noqa: RUF022 - grouped by meaning
     "question", "answer", "Agent", "Ensemble", "Debate", "Reflection", "Router",
+    "Pipeline", "Map", "PipelineNode", "MapNode", "sentences",
     "AgentNode", "EnsembleNode", "DebateNode", "ReflectionNode", "RouterNode", "WorkflowNode",
     "Workflow", "ConditionalWorkflow", "LoopWorkflow", "AgentGraph",
     "create_simple_chain", "create_keyword_router",
@@ -61,8 +64,12 @@ for _name in MODULES:  # `import workflow.nodes`, then `workflow.nodes.AgentNode
 
 
 def node_names(source: str) -> frozenset[str]:
-    """The classes that a file of own nodes defines, read without running it; SyntaxError if bad."""
-    body = ast.parse(source).body
+    """The classes that a file of own nodes defines, read without running it; none if it does not
+    parse, which the sandbox says where it runs it."""
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return frozenset()
     return frozenset(item.name for item in body if isinstance(item, ast.ClassDef))
 
 

@@ -16,17 +16,22 @@ from transformers.cache_utils import DynamicLayer
 
 # Attention with rotary positions, then a gated MLP, each after an RMS norm and added up.
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
+GROWTH = 16  # tokens by which the buffers of a cache grow
 FIXED_ROPE = ("default", "linear", "llama3")  # the same at every length
 
 
 class InPlaceLayer(DynamicLayer):
-    """Keys and values in buffers (rows, heads, capacity, size), of which `length` are written."""
+    """Keys and values in buffers (rows, heads, capacity, size), of which `length` are written.
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> None:
+    They grow by a few tokens at a time, because whole buffers are read twice as fast as the first
+    part of each row of larger ones. What is not written yet is zero: of a masked NaN sums are NaN.
+    """
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)
-        self.buffers = keys, values
-        self._written(length)
+        self.buffers = [keys, values]
+        self._written(keys.shape[2])
 
     def _written(self, length: int) -> None:
         self.length = length
@@ -36,20 +41,18 @@ class InPlaceLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append states (rows, heads, tokens, size); all keys and values so far."""
-        start = self.length
-        self._written(start + key_states.shape[2])
+        start, end = self.length, self.length + key_states.shape[2]
+        if (more := end - self.buffers[0].shape[2]) > 0:
+            room = (0, 0, 0, -(-more // GROWTH) * GROWTH)
+            self.buffers = [functional.pad(buffer, room) for buffer in self.buffers]
+        self._written(end)
         self.keys[:, :, start:] = key_states
         self.values[:, :, start:] = value_states
         return self.keys, self.values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Only these rows, in this order."""
-        kept = []
-        for buffer in self.buffers:
-            new = buffer.new_empty(len(indices), *buffer.shape[1:])
-            new[:, :, : self.length] = buffer[indices, :, : self.length]
-            kept.append(new)
-        self.buffers = kept[0], kept[1]
+        self.buffers = [buffer[indices] for buffer in self.buffers]
         self._written(self.length)
 
 
@@ -64,9 +67,9 @@ def can_drop_rows(cache: DynamicCache) -> bool:
 
 
 def in_place(
-    parts: list[tuple[DynamicCache, list[int], list[int]]], rows: int, width: int, capacity: int
+    parts: list[tuple[DynamicCache, list[int], list[int]]], rows: int, width: int
 ) -> DynamicCache:
-    """One cache of `rows` rows from caches of fewer tokens, which become its last up to `width`.
+    """One cache of `rows` rows from caches of fewer tokens, which become its last of `width`.
 
     parts: (cache, which of its rows, the rows here that they become).
     """
@@ -76,13 +79,12 @@ def in_place(
         _, heads, _, size = layer.keys.shape
         buffers = []
         for name in ("keys", "values"):
-            # Zeros where nothing is written: a masked NaN would still spoil a row.
-            buffer = layer.keys.new_zeros(rows, heads, capacity, size)
+            buffer = layer.keys.new_zeros(rows, heads, width, size)
             for source, taken, target in parts:
                 states = getattr(source.layers[number], name)
-                buffer[target, :, width - states.shape[2] : width] = states[taken]
+                buffer[target, :, width - states.shape[2] :] = states[taken]
             buffers.append(buffer)
-        cache.layers.append(InPlaceLayer(buffers[0], buffers[1], width))
+        cache.layers.append(InPlaceLayer(*buffers))
     return cache
 
 
@@ -167,7 +169,8 @@ class Decoder:
     ) -> torch.Tensor:
         """Logits (rows, vocabulary) after the tokens `ids` (rows,), which join the cache.
 
-        positions: (rows,). mask: (rows, 1, 1, capacity), added to scores: 0 or -inf.
+        positions: (rows,). mask: (rows, 1, 1, any width), added to scores: 0 where a token is seen,
+        the newest among them, else -inf.
         """
         rows, half = len(ids), self.size // 2
         cos, sin = self.cos[positions], self.sin[positions]
@@ -186,9 +189,10 @@ class Decoder:
             turned = turned * cos + turned.roll(half, -1) * sin
             layer.update(turned[:, self.heads :, None], values[:, :, None])
             queries = turned[:, : self.heads].view(rows, self.groups, -1, self.size)
-            scores = (queries * self.size**-0.5) @ layer.keys.transpose(2, 3)
-            weights = (scores + mask[..., : layer.length]).softmax(-1)
-            x = x + block.out((weights @ layer.values).view(rows, -1))
+            all_keys, all_values = layer.buffers
+            scores = (queries * self.size**-0.5) @ all_keys.transpose(2, 3)
+            weights = (scores + mask[..., : all_keys.shape[2]]).softmax(-1)
+            x = x + block.out((weights @ all_values).view(rows, -1))
             gate, up = functional.linear(self._normed(x, block.norm_mlp), *block.gate_up).chunk(
                 2, -1
             )

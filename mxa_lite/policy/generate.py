@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn import functional
 from transformers import (
     DynamicCache,
     GenerationConfig,
@@ -18,7 +19,7 @@ from transformers import (
 )
 
 from mxa_lite.errors import RunError
-from mxa_lite.policy.decode import Decoder, can_drop_rows, in_place, is_plain
+from mxa_lite.policy.decode import GROWTH, Decoder, can_drop_rows, in_place, is_plain
 from mxa_lite.policy.noise import Draws, HalfEnded
 from mxa_lite.policy.policy import Policy, out_of_memory
 from mxa_lite.policy.request import Completion, Request, seed_of
@@ -242,7 +243,7 @@ class Engine:
             target = [row for row, prompt in enumerate(filled) if tuple(prompt) in place]
             taken = [place[tuple(filled[row])] for row in target]
             parts.append((self._cached(model, group, new), taken, target))
-        return Rows(ids, mask, in_place(parts, count, width - 1, width + new))
+        return Rows(ids, mask, in_place(parts, count, width - 1))
 
     def _padded_left(
         self, prompts: Sequence[Sequence[int]], width: int
@@ -322,13 +323,14 @@ def _decoded(
     decoder: Decoder, rows: Rows, draws: Draws, stop: HalfEnded, limit: int
 ) -> torch.Tensor:
     """(rows, T) tokens after those of `rows`, T at most `limit`."""
-    total, width = rows.ids.shape
-    mask = torch.zeros(total, 1, 1, width + limit, device=rows.ids.device, dtype=decoder.dtype)
-    mask[:, 0, 0, :width].masked_fill_(rows.mask == 0, -torch.inf)
+    width = rows.ids.shape[1]
+    seen = functional.pad(rows.mask, (0, limit + GROWTH))[:, None, None].to(decoder.dtype)
+    mask = torch.where(seen == 0, -torch.inf, 0.0)
     newest, positions = rows.ids[:, -1], rows.mask.sum(1) - 1
     tokens: list[torch.Tensor] = []
     while len(tokens) < limit:
         newest = draws.draw(decoder.step(newest, positions, mask, rows.cache))
+        mask[..., width + len(tokens)] = 0
         tokens.append(newest)
         positions = positions + 1
         if stop.stop(newest):

@@ -8,7 +8,7 @@ import os
 import re
 
 from mxa_lite.errors import InputError
-from mxa_lite.recipe.keys import DATA_SUFFIXES, GENERATED, GYM, TASKS, Recipe
+from mxa_lite.recipe.keys import DATA_SUFFIXES, GENERATED, GYM, MADE_UP, TASKS, Recipe
 
 
 def is_path(name: str) -> bool:
@@ -32,7 +32,7 @@ def check_model(recipe: Recipe, where: str) -> None:
 
 def check_name(name: str, where: str = "") -> None:
     """Raise InputError unless a built-in or generated task has this name."""
-    names = [GENERATED[0], *TASKS]
+    names = [*MADE_UP, *TASKS]
     if name in GENERATED or name in names or name.startswith(GYM):
         return
     close = difflib.get_close_matches(name, names, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
+from typing import NamedTuple
 
 NAMES = dict.fromkeys(("Tom", "Ben", "Sam", "Max"), "He") | dict.fromkeys(
     ("Ann", "Eva", "Mia", "Lily"), "She"
@@ -45,14 +46,22 @@ def _step(rng: random.Random, value: int, last: bool) -> tuple[str, str, int, in
             return DIVIDE[n], sign, n, value // n
 
 
-def question(rng: random.Random, steps: int) -> tuple[str, str, list[str]]:
-    """One word problem with `steps` operations: (text, gold, worked), worked as ["12+7=19", ...].
+class Story(NamedTuple):
+    """One person's story: a sentence for the start and one a step, and the sums."""
 
-    The start and the operands of + and - are 2 to 20, of * and / 2 to 5; every value on the way is
-    1 to 199 and the last 0 to 199; divisions are exact.
-    """
-    name, things = rng.choice(list(NAMES)), rng.choice(THINGS)
-    value = rng.randint(2, 20)
+    sentences: list[str]
+    worked: list[str]
+    value: int
+    things: str
+
+
+def story(
+    rng: random.Random, steps: int, name: str = "", things: str = "", start: int | None = None
+) -> Story:
+    """A story of `steps` operations; who, what and the start are drawn where they are not given."""
+    name = name or rng.choice(list(NAMES))
+    things = things or rng.choice(THINGS)
+    value = rng.randint(2, 20) if start is None else start
     sentences, worked = [f"{name} has {value} {things}."], []
     for i in range(steps):
         verb, sign, n, result = _step(rng, value, last=i == steps - 1)
@@ -60,7 +69,18 @@ def question(rng: random.Random, steps: int) -> tuple[str, str, list[str]]:
         sentences.append(f"{opening} {verb}.")
         worked.append(f"{value}{sign}{n}={result}")
         value = result
-    return " ".join([*sentences, f"How many {things}?"]), str(value), worked
+    return Story(sentences, worked, value, things)
+
+
+def question(rng: random.Random, steps: int) -> tuple[str, str, list[str]]:
+    """One word problem with `steps` operations: (text, gold, worked), worked as ["12+7=19", ...].
+
+    The start and the operands of + and - are 2 to 20, of * and / 2 to 5; every value on the way is
+    1 to 199 and the last 0 to 199; divisions are exact.
+    """
+    one = story(rng, steps)
+    text = " ".join([*one.sentences, f"How many {one.things}?"])
+    return text, str(one.value), one.worked
 
 
 def bucket(text: str) -> int:
@@ -73,6 +93,11 @@ def is_held_out(text: str) -> bool:
     return bucket(text) in (TEST_BUCKET, TUNE_BUCKET)
 
 
+def place(text: str) -> str:
+    """The split a question belongs to: "test", "tune" or "train"."""
+    return {TEST_BUCKET: "test", TUNE_BUCKET: "tune"}.get(bucket(text), "train")
+
+
 def stream(split: str, seed: int) -> Iterator[tuple[str, str, list[str]]]:
     """Endless distinct problems of "train", "test" or "tune": 2 steps 45 %, 3 45 %, 4 10 %."""
     rng = random.Random(f"arithmetic {split} {seed}")
@@ -80,7 +105,6 @@ def stream(split: str, seed: int) -> Iterator[tuple[str, str, list[str]]]:
     while True:
         steps = rng.choices((2, 3, 4), weights=(45, 45, 10))[0]
         text, gold, worked = question(rng, steps)
-        place = {TEST_BUCKET: "test", TUNE_BUCKET: "tune"}.get(bucket(text), "train")
-        if place == split and text not in seen:
+        if place(text) == split and text not in seen:
             seen.add(text)
             yield text, gold, worked

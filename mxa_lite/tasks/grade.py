@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from mxa_lite.tasks import grade_code
 from mxa_lite.tasks.rows import Row, read
 from mxa_lite.tree import Question
 
+_OUTPUT_KB = 16 << 10  # of a program under test
 _YES_NO = ("True", "False", "Yes", "No", "yes", "no")
 
 
@@ -129,17 +130,25 @@ class Grader:
                 except (SyntaxError, ValueError, RecursionError):  # of a test, never of the answer
                     del waiting[i]
             if asked and self._sandbox is None:
-                self._sandbox = Sandbox(self._limits, self._require)
+                limits = replace(self._limits, output_kb=_OUTPUT_KB)
+                self._sandbox = Sandbox(limits, self._require)
             programs = [program for batch in asked.values() for program in batch]
             ended = iter(self._sandbox.run_codes(programs) if self._sandbox else [])
             results = {i: [next(ended) for _ in batch] for i, batch in asked.items()}
-        return [self._share(tests) for tests in passed]
+        return [
+            self._share(tests, len(question.tests))
+            for tests, (question, _) in zip(passed, pairs, strict=True)
+        ]
 
-    def _share(self, passed: list[bool]) -> Verdict:
+    def _share(self, passed: list[bool], tests: int) -> Verdict:
         if not passed:
             return Verdict(0.0, "no test could be run")
         share = sum(passed) / len(passed)
         reason = f"{sum(passed)} of {len(passed)} tests passed"
+        if tests > len(passed):
+            reason += (
+                f"; {tests - len(passed)} left out: they hand over code, or import what is missing"
+            )
         return Verdict(share if self._ratio else float(share == 1), reason)
 
 

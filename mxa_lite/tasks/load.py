@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,8 @@ from mxa_lite.errors import InputError
 from mxa_lite.recipe import own
 from mxa_lite.recipe.checks import check_name
 from mxa_lite.recipe.keys import GENERATED, GYM
-from mxa_lite.tasks import arithmetic, gym, sources
-from mxa_lite.tasks.rows import SUFFIXES, Rows, collect, read
+from mxa_lite.tasks import arithmetic, gym, sources, stories
+from mxa_lite.tasks.rows import SUFFIXES, Row, Rows, collect, read
 from mxa_lite.tree import Question
 
 if TYPE_CHECKING:
@@ -126,6 +127,15 @@ def _own(
     return data
 
 
+def _made_up(name: str, place: str, seed: int) -> Iterator[Row]:
+    """Endless rows of a task that is made up here; `kind` is what the numbers are split by."""
+    if name == "stories":
+        return (
+            {"text": p.text, "gold": p.gold, "kind": p.kind} for p in stories.stream(place, seed)
+        )
+    return ({"text": text, "gold": gold} for text, gold, _ in arithmetic.stream(place, seed))
+
+
 def _generated(name: str, seed: int, limit: int | None, training: bool) -> TaskSet:
     made: dict[str, list[Question]] = {"train": [], "test": []}
     for split, start, size in (("train", seed, TRAIN_SIZE), ("test", _TEST_SEED, TEST_SIZE)):
@@ -135,9 +145,9 @@ def _generated(name: str, seed: int, limit: int | None, training: bool) -> TaskS
         if name.startswith(GYM):
             rows = gym.rows(name.removeprefix(GYM), start, count)
         else:
-            place = "tune" if (name, split) == ("arithmetic:tune", "test") else split
-            problems = itertools.islice(arithmetic.stream(place, start), count)
-            rows = enumerate(({"text": text, "gold": gold} for text, gold, _ in problems), 1)
+            base, _, tune = name.partition(":")
+            place = "tune" if tune and split == "test" else split
+            rows = enumerate(itertools.islice(_made_up(base, place, start), count), 1)
         questions, _ = collect(rows, lambda row: sources.math(**row), name)
         made[split] = [replace(question, task=name) for question in questions]
     return TaskSet(made["train"], made["test"])

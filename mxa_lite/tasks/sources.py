@@ -19,7 +19,7 @@ from typing import Any
 from mxa_lite.errors import InputError
 from mxa_lite.grading.compare import LONGEST as LONGEST_ANSWER
 from mxa_lite.grading.compare import final
-from mxa_lite.tasks.grade_code import can_fail, is_test
+from mxa_lite.tasks.grade_code import USUAL, can_fail, is_test
 from mxa_lite.tasks.rows import BadRow, Row, question_id
 from mxa_lite.tree import Question
 
@@ -27,7 +27,6 @@ LONGEST = 12_000  # characters of a question
 MOST_TESTS = 50  # per question: the first ones, so always the same
 _UNPACKED = 256 << 20  # bytes of one row's packed tests
 _STDIN = "\nWrite a program that reads standard input and prints the result."
-_TYPING = "from typing import *\n"  # LeetCode's stubs use List and Optional without an import
 
 
 def _cell(value: Any) -> str:
@@ -138,7 +137,7 @@ def _calls(text: str, stub: str, name: str, pairs: list[tuple[list[Any], Any]]) 
     called = f"Solution().{name}" if "class Solution" in stub else name
     tests = [f"assert {called}({', '.join(map(repr, args))}) {_is(out)}" for args, out in pairs]
     stub = stub.strip() or f"def {name}({', '.join('abcdefgh'[: len(pairs[0][0])])}):"
-    return code(text, tests, f"\nWrite the function:\n{stub}", before=_TYPING)
+    return code(text, tests, f"\nWrite the function:\n{stub}", before=USUAL, entry=name)
 
 
 def _apps(row: Row) -> Question:
@@ -146,8 +145,9 @@ def _apps(row: Row) -> Question:
         raise BadRow("is not introductory")
     packed = json.loads(row["input_output"] or "{}")
     pairs = list(zip(packed.get("inputs", []), packed.get("outputs", []), strict=True))
-    if pairs and "fn_name" in packed:  # a result stands in a list of one
-        pairs = [(i, o[0] if isinstance(o, list) and len(o) == 1 else o) for i, o in pairs]
+    if pairs and "fn_name" in packed:
+        if all(isinstance(o, list) and len(o) == 1 for _, o in pairs):  # most rows wrap each result
+            pairs = [(i, o[0]) for i, o in pairs]
         return _calls(row["question"], row.get("starter_code") or "", packed["fn_name"], pairs)
     lines = [["\n".join(s) if isinstance(s, list) else s for s in pair] for pair in pairs]
     return code(row["question"], [{"input": i, "output": o} for i, o in lines], _STDIN)
