@@ -123,6 +123,10 @@ PASSES = [
     (code("import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n"
           "    greet('Eva')\nassert out.getvalue() == 'Hello Eva\\n'"),
      "def greet(name): print('Hello', name)"),
+    (code("import numpy as np\nassert np.array_equal(twice(np.array([1, 2])), np.array([2, 4]))"),
+     "def twice(x): return 2 * x"),
+    (code("assert np.allclose(halves([1, 3]), [0.5, 1.5])", setup="import numpy as np"),
+     "import numpy\ndef halves(x): return numpy.array(x) / 2"),
     (code("assert Solution().merge([[1, 2], [2, 3]]) == [[1, 3]]"),
      "class Solution:\n    def merge(self, xs: List[List[int]]) -> List[List[int]]:\n"
      "        seen = defaultdict(int)\n        heap = [*xs]\n        heapify(heap)\n"
@@ -222,6 +226,10 @@ CHEATS = {
         code("assert Point(1, 2) + Point(3, 4) == Point(4, 6)"),
         "class Point:\n    def __init__(self, *xs): self.xs = xs\n    def __add__(self, o):\n"
         "        return self\n    def __eq__(self, o): return True",
+    ),
+    "an array of others": (
+        code("import numpy as np\nassert np.array_equal(twice(np.array([1, 2])), [2, 4])"),
+        "def twice(x): return x",
     ),
     "not in place": (
         code("xs = [3, 1, 2]\norder(xs)\nassert xs == [1, 2, 3]"),

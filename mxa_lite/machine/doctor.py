@@ -6,18 +6,10 @@ import platform
 import shutil
 import sys
 import sysconfig
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mxa_lite import __version__
 from mxa_lite.policy import GET_UNSLOTH
-
-PACKAGES = (
-    "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets",
-    "unsloth", "triton", "xformers", "sympy", "click", "pydantic",
-)  # fmt: skip
-
+from mxa_lite.recipe.versions import versions
 
 # what a script cannot reach or do, from which level of the sandbox on
 COVERS = (
@@ -34,15 +26,6 @@ COVERS = (
     ("new namespaces, mounts, io_uring, bpf, keyrings, shared memory", "seccomp"),
     ("no network interface and no IPC object of the machine, even with a hole above", "namespaces"),
 )
-
-
-def versions() -> dict[str, str]:
-    """Installed versions, read from their metadata without an import; absent ones left out."""
-    found = {"mxa-lite": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def missing_for_gpu(found: dict[str, str], cuda: bool) -> list[str]:
