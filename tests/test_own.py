@@ -18,8 +18,8 @@ from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe import own
 from mxa_lite.recipe.keys import Recipe, diff, own_choices
 from mxa_lite.rollout.canned import execute_canned
+from mxa_lite.rollout.own_ideas import prompts_of, try_all
 from mxa_lite.runs import compare
-from mxa_lite.runs.own_ideas import prompts_of, try_all
 from mxa_lite.runs.stored import stored_recipe
 from mxa_lite.tasks import load as tasks
 from mxa_lite.tasks.grade import Grader

@@ -22,7 +22,7 @@ def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -
     """Cold start, training, evaluation before and after, report."""
     from mxa_lite.policy import unsloth_first
     from mxa_lite.recipe import file as recipe_file
-    from mxa_lite.runs import own_ideas
+    from mxa_lite.rollout import own_ideas
 
     loaded = recipe_file.load(recipe, sets)
     folder = output or console.default_output(recipe_file.find(recipe))
@@ -42,7 +42,7 @@ def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -
 def validate(recipe: str, sets: tuple[str, ...]) -> None:
     """Check a recipe, try its own code, and print it with everything filled in."""
     from mxa_lite.recipe import file as recipe_file
-    from mxa_lite.runs import own_ideas
+    from mxa_lite.rollout import own_ideas
 
     loaded = recipe_file.load(recipe, sets)
     console.announce(loaded)
