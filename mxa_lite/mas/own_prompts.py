@@ -21,8 +21,6 @@ KIT: dict[str, Prompt] = {
     for name, value in vars(prompts).items()
     if isinstance(value, FunctionType) and not name.startswith("_")
 }
-_EXAMPLES = {"list[tuple[str, str]]": [("solver", "\\boxed{2}")], "list[str]": ["single"], "int": 0}
-_WORDS = {"kind": "math", "pattern": "single"}
 
 
 def chosen(namespace: Mapping[str, Any]) -> dict[str, Prompt]:
@@ -74,9 +72,3 @@ def replaced(functions: Mapping[str, Prompt]) -> Iterator[None]:
         yield
     finally:
         vars(prompts).update(KIT)
-
-
-def example(name: str) -> list[Any]:
-    """Made-up arguments of a prompt, to try a function with."""
-    parameters = inspect.signature(KIT[name]).parameters.values()
-    return [_EXAMPLES.get(p.annotation, _WORDS.get(p.name, "What is 1+1?")) for p in parameters]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,9 @@ EXECUTION = Execution(Outcome.OK, "2", [Call("solver", "0", 0, [], REPLY)], corr
 GROUPS = ([1.4, 0.0, 0.4, 0.0], [0.0] * 4, [1.4])  # rewards: unlike, alike, of a single member
 SCRIPT = 'a = Agent("solver", "Work step by step.")\nanswer(a(question))'
 
+_BY_TYPE = {"list[tuple[str, str]]": [("solver", "\\boxed{2}")], "list[str]": ["single"], "int": 0}
+_BY_NAME = {"kind": "math", "pattern": "single"}
+
 
 @contextmanager
 def prompts_of(recipe: Recipe) -> Iterator[None]:
@@ -37,6 +41,12 @@ def _prompts(file: own.Own) -> dict[str, own_prompts.Prompt]:
         raise InputError(f"{file.path}: {error}") from None
     named = {name: replace(file, name=name) for name in names}
     return {name: own_prompts.checked(name, f, f.refuse) for name, f in named.items()}
+
+
+def _example(name: str) -> list[Any]:
+    """Made-up arguments of a prompt, to try a function with."""
+    parameters = inspect.signature(own_prompts.KIT[name]).parameters.values()
+    return [_BY_TYPE.get(p.annotation, _BY_NAME.get(p.name, "What is 1+1?")) for p in parameters]
 
 
 def try_all(recipe: Recipe) -> None:
@@ -60,7 +70,7 @@ def try_all(recipe: Recipe) -> None:
                 own.number(idea, idea(question, answer), most=1.0)
         elif kind == "prompts":
             for name, prompt in _prompts(idea).items():
-                prompt(*own_prompts.example(name))
+                prompt(*_example(name))
     _try_inside(recipe)
 
 
