@@ -121,5 +121,5 @@ def test_a_call_s_weight_scales_its_advantage_and_its_count() -> None:
     learned = [Trajectory("executor", shared), Trajectory("executor", lone)]
     assert role_totals(learned) == {"executor": (pytest.approx(6.0), pytest.approx(4 / 3))}
     (batch,) = micro_batches(learned, 512)
-    inputs, *_ = batch.tensors(0, CPU)
+    inputs = batch.tensors(0, CPU)
     assert sorted(inputs["advantages"].tolist()) == pytest.approx([1.0, 2.0])

@@ -97,7 +97,7 @@ def test_what_goes_wrong_is_one_sentence(tmp_path: Path, key: str, text: str, me
     [
         ("credit.reward=none.py:f", 'the file "none.py" does not exist'),
         ("credit.reward=fair", "allowed: 'paper' or FILE.py:NAME"),
-        ("prompts=long", "allowed: 'short' or FILE.py"),
+        ("prompts=long", "or 'examples' or FILE.py"),
     ],
 )
 def test_a_recipe_that_names_no_own_code_is_refused(sets: str, message: str) -> None:

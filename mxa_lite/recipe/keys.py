@@ -27,7 +27,7 @@ LossType = Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 COLUMNS = ("question", "answer", "tests")
 GYM = "reasoning_gym:"
-MADE_UP = ("arithmetic", "stories")
+MADE_UP = ("arithmetic", "stories", "sums")
 GENERATED = (*MADE_UP, *(f"{name}:tune" for name in MADE_UP))  # the latter have other tests
 # A test holds these to `tasks.sources`.
 TASKS = (
@@ -288,11 +288,11 @@ class Recipe(Block):
     credit: Credit = Credit()
     schedule: Schedule = Schedule()
     train: Train = Train()
+    prompts: Literal["auto", "short", "examples"] | OwnFile = "auto"
     cold_start: ColdStart = ColdStart()
     eval: Eval = Eval()
     sandbox: SandboxSpec = SandboxSpec()
     engine: Literal["waves"] = "waves"
-    prompts: Literal["short"] | OwnFile = "short"
     gpu: Literal["none", "8gb", "12gb", "16gb", "24gb"] = "none"
     generation_tokens: Positive = 65_536
     threads: Annotated[Positive, Field(le=1024)] | None = None

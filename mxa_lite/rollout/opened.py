@@ -15,7 +15,7 @@ from mxa_lite.policy.load import load
 from mxa_lite.policy.policy import Policy
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.rollout.own_ideas import prompts_of
-from mxa_lite.rollout.sampler import Sampler, limits_of, sandbox_for
+from mxa_lite.rollout.sampler import Sampler, choose_prompts, limits_of, sandbox_for
 from mxa_lite.tasks.grade import Grader
 
 LIBRARIES = ("transformers", "trl", "peft", "bitsandbytes", "accelerate")
@@ -49,6 +49,7 @@ def load_policy(recipe: Recipe) -> Policy:
     datasets.disable_progress_bars()
     policy = load(recipe)
     set_threads(recipe, policy)
+    policy.notes.append("prompts {}: {}".format(*choose_prompts(recipe)))
     return policy
 
 

@@ -136,8 +136,17 @@ class Sampler:
         }
 
     def designer_prompt(self, question: Question) -> list[dict[str, str]]:
-        """What the designer is shown; a cold start shows more."""
-        return prompts.designer(question.text)
+        """What the designer is shown."""
+        if choose_prompts(self.recipe)[0] == "short":
+            return prompts.designer(question.text)
+        return self.fitting(prompts.examples(question.text, question.kind))
+
+    def fitting(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
+        """An `examples` prompt with as many examples as leave the designer room to write."""
+        room = self.engine.max_length - self.recipe.rollout.max_completion_tokens.designer
+        while len(messages) > 2 and self.engine.encode(messages, room)[1]:
+            messages = [messages[0], *messages[3:]]
+        return messages
 
     def checked(self, call: Call) -> Design:
         """A designer's completion as a design: script extracted and checked, never an exception."""
@@ -200,7 +209,9 @@ class Sampler:
                         waiting = [call for call in waiting if call.event.job != event.job]
                     elif event.job in live:
                         job = live[event.job]
-                        waiting.append(Waiting(job, event, self._request(job, event, temperature)))
+                        waiting.append(
+                            Waiting(job, event, self.request_of(job, event, temperature))
+                        )
                 idle = self.sandbox.idle()
             if ended:
                 yield ended
@@ -212,7 +223,8 @@ class Sampler:
                 with self.clock("execute_sandbox"):
                     self._reply(list(zip(wave, completions, strict=True)))
 
-    def _request(self, job: _Running, event: CallRequest, temperature: float) -> Request:
+    def request_of(self, job: _Running, event: CallRequest, temperature: float) -> Request:
+        """An agent's call as the model gets it."""
         number = job.numbers[event.path]
         job.numbers[event.path] += 1
         return Request(
@@ -266,11 +278,24 @@ def limits_of(recipe: Recipe) -> Limits:
 
 def sandbox_for(recipe: Recipe) -> Sandbox:
     """A sandbox as the recipe says, with its own nodes and prompts inside."""
-    nodes, prompts = (
+    nodes, own_prompts = (
         value.text if isinstance(value, own.Own) else ""
         for value in (recipe.rollout.nodes, recipe.prompts)
     )
-    return Sandbox(limits_of(recipe), recipe.sandbox.require, nodes=nodes, prompts=prompts)
+    return Sandbox(limits_of(recipe), recipe.sandbox.require, nodes=nodes, prompts=own_prompts)
+
+
+def choose_prompts(recipe: Recipe) -> tuple[str, str]:
+    """("short" or "examples", reason): what the designer is shown."""
+    if isinstance(recipe.prompts, own.Own):
+        return "short", f"by {recipe.prompts}, and the kit's short prompt where that has none"
+    if recipe.prompts != "auto":
+        return recipe.prompts, "the recipe asks for it"
+    if recipe.model.name == "embedded":
+        return "short", "the embedded model knows the script language"
+    if recipe.cold_start.method != "none":
+        return "short", "the cold start teaches the script language"
+    return "examples", "no cold start teaches this model the script language"
 
 
 def call_of(request: Request, completion: Completion, agent: str) -> Call:

@@ -13,7 +13,7 @@ from mxa_lite.errors import InputError
 from mxa_lite.recipe import own
 from mxa_lite.recipe.checks import check_name
 from mxa_lite.recipe.keys import GENERATED, GYM
-from mxa_lite.tasks import arithmetic, gym, sources, stories
+from mxa_lite.tasks import arithmetic, gym, sources, stories, sums
 from mxa_lite.tasks.rows import SUFFIXES, Row, Rows, collect, read
 from mxa_lite.tree import Question
 
@@ -128,11 +128,13 @@ def _own(
 
 
 def _made_up(name: str, place: str, seed: int) -> Iterator[Row]:
-    """Endless rows of a task that is made up here; `kind` is what the numbers are split by."""
+    """Rows of a task that is made up here; `kind` is what the numbers are split by."""
     if name == "stories":
         return (
             {"text": p.text, "gold": p.gold, "kind": p.kind} for p in stories.stream(place, seed)
         )
+    if name == "sums":
+        return ({"text": text, "gold": gold} for text, gold in sums.stream(place, seed))
     return ({"text": text, "gold": gold} for text, gold, _ in arithmetic.stream(place, seed))
 
 
