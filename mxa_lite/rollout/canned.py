@@ -11,7 +11,8 @@ from typing import Any
 from mxa_lite.errors import InputError, read_text
 from mxa_lite.policy.request import Completion, Request
 from mxa_lite.recipe.keys import Recipe
-from mxa_lite.rollout.sampler import Sampler, sandbox_for
+from mxa_lite.rollout.chosen import sandbox_for
+from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.tree import Call, Question
 
 

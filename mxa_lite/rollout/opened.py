@@ -14,8 +14,9 @@ from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
 from mxa_lite.policy.policy import Policy
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.rollout.chosen import choose_prompts, limits_of, sandbox_for
 from mxa_lite.rollout.own_ideas import prompts_of
-from mxa_lite.rollout.sampler import Sampler, choose_prompts, limits_of, sandbox_for
+from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.tasks.grade import Grader
 
 LIBRARIES = ("transformers", "trl", "peft", "bitsandbytes", "accelerate")

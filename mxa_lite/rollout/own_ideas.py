@@ -13,7 +13,8 @@ from mxa_lite.mas import own_prompts
 from mxa_lite.recipe import own
 from mxa_lite.recipe.keys import Recipe, own_choices
 from mxa_lite.rollout.canned import Canned, Ungraded, execute
-from mxa_lite.rollout.sampler import Sampler, sandbox_for
+from mxa_lite.rollout.chosen import sandbox_for
+from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.tree import Call, Execution, Outcome, Question
 
 REPLY = "<delivery>\\boxed{2}</delivery>"

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mxa_lite.mas import answers, prompts
 from mxa_lite.mas.check import check
 from mxa_lite.policy.request import Completion, Request, seed_of
-from mxa_lite.recipe import own
 from mxa_lite.recipe.keys import Recipe
-from mxa_lite.sandbox.box import CallRequest, Ended, Job, Limits, Sandbox
+from mxa_lite.rollout.chosen import choose_prompts
+from mxa_lite.sandbox.box import CallRequest, Ended, Job, Sandbox
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree, path_key
 
 if TYPE_CHECKING:  # torch is loaded where a model is
@@ -268,34 +268,6 @@ class Sampler:
         pairs = [(j.question, j.execution.answer or "") for j in graded]
         for job, verdict in zip(graded, self.grader.grade_many(pairs), strict=True):
             job.execution.correct = float(verdict.correct)
-
-
-def limits_of(recipe: Recipe) -> Limits:
-    """What one script may use."""
-    box = recipe.sandbox
-    return Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
-
-
-def sandbox_for(recipe: Recipe) -> Sandbox:
-    """A sandbox as the recipe says, with its own nodes and prompts inside."""
-    nodes, own_prompts = (
-        value.text if isinstance(value, own.Own) else ""
-        for value in (recipe.rollout.nodes, recipe.prompts)
-    )
-    return Sandbox(limits_of(recipe), recipe.sandbox.require, nodes=nodes, prompts=own_prompts)
-
-
-def choose_prompts(recipe: Recipe) -> tuple[str, str]:
-    """("short" or "examples", reason): what the designer is shown."""
-    if isinstance(recipe.prompts, own.Own):
-        return "short", f"by {recipe.prompts}, and the kit's short prompt where that has none"
-    if recipe.prompts != "auto":
-        return recipe.prompts, "the recipe asks for it"
-    if recipe.model.name == "embedded":
-        return "short", "the embedded model knows the script language"
-    if recipe.cold_start.method != "none":
-        return "short", "the cold start teaches the script language"
-    return "examples", "no cold start teaches this model the script language"
 
 
 def call_of(request: Request, completion: Completion, agent: str) -> Call:
