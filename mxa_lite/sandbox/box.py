@@ -29,15 +29,7 @@ from mxa_lite.mas.script import node_names
 from mxa_lite.sandbox.child import MAX_LINE
 from mxa_lite.sandbox.confine import LEVELS
 from mxa_lite.sandbox.process import SandboxError, ServerProcess
-from mxa_lite.sandbox.wire import (
-    CallRequest,
-    CodeResult,
-    Done,
-    Ended,
-    Job,
-    Limits,
-    Run,
-)
+from mxa_lite.sandbox.wire import CallRequest, CodeResult, Done, Ended, Job, Limits, Run
 from mxa_lite.tree import Outcome
 
 __all__ = ["CallRequest", "CodeResult", "Ended", "Job", "Limits", "Sandbox", "SandboxError"]

@@ -105,10 +105,10 @@ def _refuse(number: int) -> _Step:
 _EPERM, _ENOSYS = _refuse(errno.EPERM), _refuse(errno.ENOSYS)
 
 
-def _one_of(offset: int, values: list[int], found: _Step, other: _Step) -> list[_Step]:
-    """Answers `found` when what lies at `offset` is one of `values`, else `other`."""
+def _one_of(offset: int, values: list[int], match: _Step, other: _Step) -> list[_Step]:
+    """Answers `match` when what lies at `offset` is one of `values`, else `other`."""
     tests = [(0x15, len(values) - i, 0, value) for i, value in enumerate(values)]
-    return [_load(offset), *tests, other, found]
+    return [_load(offset), *tests, other, match]
 
 
 _OWN_PID = 0x5E1F5E1F  # stands for the child's number until that is known
@@ -160,7 +160,7 @@ def _drop_privileges() -> None:
 
 
 def _set_limits(limits: dict[str, Any], processes: int | None) -> None:
-    wanted = {
+    values = {
         "AS": limits["memory_mb"] << 20,
         "FSIZE": limits["disk_mb"] << 20,
         # behind the wall clock: for threads that compute while another waits for the model
@@ -170,7 +170,7 @@ def _set_limits(limits: dict[str, Any], processes: int | None) -> None:
         "MEMLOCK": 0,
         "MSGQUEUE": 0,
     } | ({} if processes is None else {"NPROC": processes})
-    for name, value in wanted.items():
+    for name, value in values.items():
         # macOS lacks some, and refuses AS
         with contextlib.suppress(AttributeError, ValueError, OSError):
             kind: int = getattr(resource, f"RLIMIT_{name}")
@@ -187,17 +187,17 @@ class Confiner:
     """
 
     def __init__(self, at_most: str = LEVELS[-1], packages: Sequence[str] = ()) -> None:
-        wanted = LEVELS.index(at_most)
+        highest = LEVELS.index(at_most)
         with contextlib.suppress(OSError):  # descendants whose parents die become children of this
             _syscall("prctl", 36, 1, 0, 0, 0)
-        self.namespaces = wanted >= 3 and _trial(_enter_namespaces)
+        self.namespaces = highest >= 3 and _trial(_enter_namespaces)
         if self.namespaces:
             _enter_namespaces()
         self.landlock = 0
         with contextlib.suppress(OSError):
-            self.landlock = _syscall("landlock_create_ruleset", None, 0, 1) if wanted >= 1 else 0
+            self.landlock = _syscall("landlock_create_ruleset", None, 0, 1) if highest >= 1 else 0
         self._readable = _readable(list(packages)) if self.landlock else []
-        self.seccomp = wanted >= 2 and bool(_NR and _filter()) and _trial(_enter_seccomp)
+        self.seccomp = highest >= 2 and bool(_NR and _filter()) and _trial(_enter_seccomp)
         parts = [True, self.landlock > 0, self.seccomp, self.namespaces, False]
         self.level = LEVELS[parts.index(False) - 1]
 

@@ -73,21 +73,21 @@ def _usage(paths: list[str], enough: int) -> int:
 
 def _unlinked(pid: int) -> list[str]:
     """Files that a process has removed but keeps open (Linux)."""
-    folder, found = f"/proc/{pid}/fd", []
+    folder, removed = f"/proc/{pid}/fd", list[str]()
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if os.readlink(f"{folder}/{name}").endswith(" (deleted)"):
-                found.append(f"{folder}/{name}")
-    return found
+                removed.append(f"{folder}/{name}")
+    return removed
 
 
 def _processes() -> dict[int, int]:
     """Every process and its parent (Linux)."""
-    found = {}
+    parents = {}
     for name in filter(str.isdigit, os.listdir("/proc") if sys.platform == "linux" else []):
         with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
-            found[int(name)] = int(file.read().rpartition(")")[2].split()[1])
-    return found
+            parents[int(name)] = int(file.read().rpartition(")")[2].split()[1])
+    return parents
 
 
 class Server:
@@ -172,8 +172,8 @@ class Server:
             os.close(fd)
         return True
 
-    def _pids(self, wanted: Callable[[_Child], bool]) -> list[int]:
-        return [pid for pid, child in self._children.items() if wanted(child)]
+    def _pids(self, condition: Callable[[_Child], bool]) -> list[int]:
+        return [pid for pid, child in self._children.items() if condition(child)]
 
     def _start(self, job: int, owner: int | None, limits: dict[str, Any], channel: int) -> None:
         folder = os.path.join(self._folder, str(job))
