@@ -163,7 +163,7 @@ def drill_chat(rng: random.Random) -> Chat:
                 arithmetic.story(rng, 1, start=value).worked[0],
                 stories.joined(rng.choice("+-"), value, other, "")[0],
             ),
-            (80, 20),
+            (60, 40),
         )
     return _chat(rng, rng.choice(list(SOLVE)), "Sums.", "\n".join(sums))
 
@@ -236,7 +236,7 @@ def chats(seed: int) -> Iterator[Chat]:
         if rng.random() < DESIGNS:
             yield design_chat(rng, problem.text)
             continue
-        place = rng.choices(("whole", "part", "join", "drill"), (45, 30, 13, 12))[0]
+        place = rng.choices(("whole", "part", "join", "drill"), (40, 30, 15, 15))[0]
         if place == "whole":
             if problem.kind != "short" and rng.random() < 0.5:  # their replies are long
                 continue
