@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mxa_lite.errors import json_object, read_text
 from mxa_lite.tree import Tree
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder of the checkpoint written after `step`; step 0 is the cold start."""
+    return f"step-{step:05d}"
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The last complete checkpoint with trainer state; half-written ones have another name."""
+    complete = [path.parent for path in folder.glob("step-[0-9]*/trainer_state.json")]
+    return max(complete, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint was written after."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 class RunFolder:
@@ -48,7 +64,7 @@ class RunFolder:
         lines = (json.dumps(tree.to_json(), allow_nan=False) + "\n" for tree in trees)
         self.write(f"rollouts/step-{step:05d}.jsonl", "".join(lines))
 
-    def add_metrics(self, line: dict[str, Any]) -> None:
+    def add_metrics(self, line: Mapping[str, Any]) -> None:
         """Append one step's metrics."""
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")

@@ -27,6 +27,12 @@ class Outcome(StrEnum):
     NO_CALLS = "no_calls"  # answered without asking any agent
 
 
+def path_key(path: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key of a node path: "0.2" comes before "0.10"."""
+    parts = [part[:20] for part in path.split(".")]
+    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)
+
+
 @dataclass(frozen=True)
 class Question:
     """One row of a task.

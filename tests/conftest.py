@@ -1,13 +1,11 @@
-"""What tests share: a loaded tiny policy, and trees it generated itself."""
+"""What tests share: one thread, and the embedded recipe in a small shape."""
 
 from __future__ import annotations
 
 import os
 
-# Before torch is imported: one thread is the fastest for the tiny model (`session.set_threads`).
+# Before torch is imported: one thread is the fastest for the tiny model (`opened.set_threads`).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-import pytest
 
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe.keys import Recipe
@@ -28,10 +26,3 @@ def small(*sets: str) -> Recipe:
             *sets,
         ),
     )
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _few_threads() -> None:
-    import torch
-
-    torch.set_num_threads(2)

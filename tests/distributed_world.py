@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from conftest import small
-from made_trees import trees
+from made_trees import Seen, on_policy, trees
 
 from mxa_lite.learn import distributed
 from mxa_lite.learn.trainer import RoleTrainer
@@ -34,14 +34,8 @@ def main(target: Path, loss_type: str, questions: int) -> None:
     policy = load(recipe)
     mine = trees(1, questions)[distributed.RANK :: distributed.SIZE]
     with tempfile.TemporaryDirectory() as folder:
-        RoleTrainer(
-            recipe,
-            policy,
-            Path(folder),
-            lambda step: mine,
-            lambda step: ("designer", "executor"),
-            lambda *_: None,
-        ).train()
+        seen = Seen(lambda step: on_policy(policy, mine), lambda step: ("designer", "executor"))
+        RoleTrainer(recipe, policy, Path(folder), seen.take).train()
     if distributed.MAIN:
         policy.save(target)
 

@@ -9,6 +9,7 @@ from threading import Thread
 from mxa_lite.credit.advantage import GroupStats, assign
 from mxa_lite.credit.schedule import learning_roles, stage
 from mxa_lite.evidence.metrics import step_line
+from mxa_lite.learn.numbers import unmeasured
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.runs.serve import Server
@@ -71,14 +72,14 @@ def run_folder(
     recipe = recipe_file.load("arithmetic", ["schedule.period=2", f"train.steps={steps}", *sets])
     folder = RunFolder(path)
     folder.create(recipe_file.dump(recipe, {}))
-    numbers = {"loss": 0.1, "grad_norm": 1.0, "lr": 1e-3}
+    numbers = unmeasured() | {"loss": 0.1, "grad_norm": 1.0, "lr": 1e-3}
     numbers |= {"trained_tokens": 90, "padded_tokens": 100}
     numbers |= {"logp_gap": {"executor": (0.1, 10)}, "entropy": {"executor": (5.0, 10)}}
     for step in range(1, steps + 1):
         made = trees(step, step % 3)
         groups = sum((assign(tree, recipe.credit) for tree in made), GroupStats())
         roles = learning_roles(recipe.schedule, step)
-        line = step_line(step, roles, made, groups, 2, dict(numbers))
+        line = step_line(step, roles, made, groups, 2, numbers)
         line |= {"stage": stage(recipe.schedule, step), "seconds": {"design": 1.0, "update": 2.0}}
         folder.write_trees(step, made)
         folder.add_metrics(line | {"memory": {"peak_mb": 100.0}})

@@ -77,7 +77,7 @@ class World:
         self.victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         self.limits = Limits(seconds=10, memory_mb=256, disk_mb=16, max_calls=8)
         self.box = Sandbox(self.limits, at_most=at_most)
-        self.server = self.box._server.pid
+        self.server = self.box.server.process.pid
         self.sibling = self.box.start(Job(SIBLING, "q"))
         (self.waiting,) = self.box.poll(20)
         (self.sibling_pid,) = children(self.server)
@@ -87,8 +87,8 @@ class World:
             "$TRAINER": str(os.getpid()),
             "$SERVER": str(self.server),
             "$SIBLING_PID": str(self.sibling_pid),
-            "$SIBLING_FOLDER": os.path.join(self.box._folder, str(self.sibling)),
-            "$BOX": self.box._folder,
+            "$SIBLING_FOLDER": os.path.join(self.box.server.folder, str(self.sibling)),
+            "$BOX": self.box.server.folder,
             "$VICTIM": str(self.victim.pid),
             "$TCP": str(self.tcp.getsockname()[1]),
             "$UDP": str(self.udp.getsockname()[1]),
@@ -123,8 +123,8 @@ class World:
             except BlockingIOError:
                 continue
         tree = [(str(p), p.stat().st_mode, p.stat().st_size) for p in self.folder.rglob("*")]
-        boxes = sorted(os.listdir(self.box._folder))
-        alive = self.victim.poll() is None and self.box._server.poll() is None
+        boxes = sorted(os.listdir(self.box.server.folder))
+        alive = self.victim.poll() is None and self.box.server.process.poll() is None
         mine = sorted(os.listdir(f"/proc/{self.sibling_pid}/fd")) if alive else []
         shared = [name for name in os.listdir("/dev/shm") if name.startswith("mxa-")]
         limits = Path(f"/proc/{self.sibling_pid}/limits").read_text()
@@ -134,7 +134,7 @@ class World:
         """The sibling goes on undisturbed; then everything is gone."""
         self.box.reply(self.sibling, self.waiting.id, "go on")
         (ended,) = self.box.poll(20)
-        folder, server = self.box._folder, self.server
+        folder, server = self.box.server.folder, self.server
         self.box.close()
         self.victim.kill()
         self.victim.wait()

@@ -61,7 +61,7 @@ def test_padded_tokens_stay_under_the_budget_and_the_longest_come_first() -> Non
     assert sizes == sorted(sizes, reverse=True)
     found = [Trajectory("executor", c) for c in calls]
     for batch in micro_batches(found, 300):
-        inputs, _ = batch.tensors(0, CPU)
+        inputs = batch.tensors(0, CPU)
         tokens = inputs["prompt_ids"].numel() + inputs["completion_ids"].numel()
         assert tokens == batch.padded
         assert batch.rows == 1 or tokens <= 300
@@ -82,7 +82,7 @@ def test_rows_of_almost_equal_length_share_a_micro_batch() -> None:
 
 def test_no_row_is_lost_or_doubled() -> None:
     found = trajectories(trees(3, questions=5), ["executor"])
-    batches = [batch.tensors(0, CPU)[0] for batch in micro_batches(found, 200)]
+    batches = [batch.tensors(0, CPU) for batch in micro_batches(found, 200)]
     kept = sorted(x for inputs in batches for x in inputs["advantages"].tolist())
     assert kept == pytest.approx(sorted(t.call.advantage for t in found))
 
@@ -92,7 +92,7 @@ def test_num_items_in_batch_counts_the_tokens_of_the_same_role() -> None:
     found = trajectories(trees(), ["designer", "executor"])
     for batch in micro_batches(found, 200):
         tokens = sum(len(t.call.completion_ids) for t in found if t.role == batch.role)
-        assert float(batch.tensors(0, CPU)[0]["num_items_in_batch"]) == tokens
+        assert float(batch.tensors(0, CPU)["num_items_in_batch"]) == tokens
 
 
 def test_rows_without_advantage_count_but_are_not_computed() -> None:
@@ -106,7 +106,7 @@ def test_rows_without_advantage_count_but_are_not_computed() -> None:
 def test_prompts_are_padded_left_and_completions_right() -> None:
     found = trajectories(trees(), ["designer"])
     for batch in micro_batches(found, 10_000):
-        inputs, _ = batch.tensors(7, CPU)
+        inputs = batch.tensors(7, CPU)
         prompt, mask = inputs["prompt_ids"], inputs["prompt_mask"]
         assert bool((mask[:, -1] == 1).all()) and bool((prompt[mask == 0] == 7).all())
         assert bool((inputs["completion_mask"][:, 0] == 1).all())

@@ -11,7 +11,7 @@ import pytest
 
 from mxa_lite.machine import bench
 from mxa_lite.recipe import file as recipe_file
-from mxa_lite.runs.opened import load_policy, sampler_for
+from mxa_lite.rollout.opened import load_policy, sampler_for
 
 SMALL = ("train.questions=1", "rollout.executions=2", "rollout.max_completion_tokens=12")
 

@@ -15,9 +15,9 @@ from mxa_lite.policy.generate import EngineStats
 from mxa_lite.policy.request import Completion
 from mxa_lite.recipe.file import load
 from mxa_lite.rollout.canned import Canned, Ungraded
+from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.runfolder import RunFolder
-from mxa_lite.runs.opened import load_policy, sampler_for
 from mxa_lite.sandbox.box import Limits, Sandbox
 from mxa_lite.tasks import load as tasks
 from mxa_lite.tasks.grade import Verdict

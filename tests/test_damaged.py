@@ -10,9 +10,8 @@ from test_cli import assert_refused, mxa
 
 from mxa_lite.errors import InputError
 from mxa_lite.evidence import report
-from mxa_lite.learn.trainer import checkpoint_name, latest_checkpoint
 from mxa_lite.policy.load import load
-from mxa_lite.runfolder import RunFolder
+from mxa_lite.runfolder import RunFolder, checkpoint_name, latest_checkpoint
 from mxa_lite.runs import compare
 
 

@@ -13,7 +13,6 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mxa_lite import embedded
-from mxa_lite import policy as policies
 from mxa_lite.cli import cli
 from mxa_lite.cli.console import run_command
 from mxa_lite.policy.load import load
@@ -108,19 +107,9 @@ def test_the_card_states_numbers_recipe_and_licence(
     assert "executor: 0.001" in text  # its learning rate
 
 
-def test_gguf_without_its_converter_is_exit_2_with_the_command_to_run(
-    run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(policies, "unsloth_installed", lambda: False)
-    assert export(monkeypatch, run, "--gguf", tmp_path / "out") == 2
-    assert policies.GET_UNSLOTH in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("arguments", [[], ["--merged", "a", "--gguf", "b"], ["--merged", "full"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--merged", "a", "--adapters", "b"], ["--merged", "full"]]
+)
 def test_wrong_use_is_exit_2(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:

@@ -113,6 +113,20 @@ PASSES = [
     (code("assert total([Box(1), Box(2)]) == 3",
           setup="class Box:\n    def __init__(self, n):\n        self.n = n"),
      "def total(boxes): return sum(box.n for box in boxes)"),
+    (code("try:\n    f(0)\n    assert False\nexcept ValueError as error:\n"
+          "    assert str(error) == 'none of 0'"),
+     "def f(n):\n    raise ValueError(f'none of {n}')"),
+    (code("assert f() is Color.RED or f() == Color.RED"),
+     "from enum import Enum\nclass Color(Enum):\n    RED = 1\ndef f(): return Color.RED"),
+    (code("assert f('ab') == {frozenset('ab')}"), "def f(s): return {frozenset(s)}"),
+    (code("import math\nassert math.isnan(f())"), "def f(): return float('nan')"),
+    (code("import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as out:\n"
+          "    greet('Eva')\nassert out.getvalue() == 'Hello Eva\\n'"),
+     "def greet(name): print('Hello', name)"),
+    (code("import numpy as np\nassert np.array_equal(twice(np.array([1, 2])), np.array([2, 4]))"),
+     "def twice(x): return 2 * x"),
+    (code("assert np.allclose(halves([1, 3]), [0.5, 1.5])", setup="import numpy as np"),
+     "import numpy\ndef halves(x): return numpy.array(x) / 2"),
     (code("assert Solution().merge([[1, 2], [2, 3]]) == [[1, 3]]"),
      "class Solution:\n    def merge(self, xs: List[List[int]]) -> List[List[int]]:\n"
      "        seen = defaultdict(int)\n        heap = [*xs]\n        heapify(heap)\n"
@@ -212,6 +226,10 @@ CHEATS = {
         code("assert Point(1, 2) + Point(3, 4) == Point(4, 6)"),
         "class Point:\n    def __init__(self, *xs): self.xs = xs\n    def __add__(self, o):\n"
         "        return self\n    def __eq__(self, o): return True",
+    ),
+    "an array of others": (
+        code("import numpy as np\nassert np.array_equal(twice(np.array([1, 2])), [2, 4])"),
+        "def twice(x): return x",
     ),
     "not in place": (
         code("xs = [3, 1, 2]\norder(xs)\nassert xs == [1, 2, 3]"),

@@ -19,6 +19,7 @@ from mxa_lite.tree import Question
 
 CORPUS = [json.loads(line) for line in (Path(__file__).parent / "grader_corpus.jsonl").open()]
 EXPRESSIONS = "mxa_lite.grading.expressions:holds"
+SAME_ANYWAY = {("\\binom{10}{3}", "\\binom{10}{7}")}
 SLOW = ["same", "(a+b+c+d+f+g)^{900}", "(g+f+d+c+b+a)^{900}+h^{900}-(h+1)^{900}"]
 
 
@@ -76,7 +77,8 @@ def changed(gold: str) -> set[str]:
 def changes() -> list[tuple[str, str]]:
     skipped = ("word", "letter", "choice", "slow", "big", "gsm8k")
     golds = {row["gold"] for row in CORPUS if row["form"] not in skipped}
-    return [(gold, change) for gold in sorted(golds) for change in sorted(changed(gold))]
+    pairs = [(gold, change) for gold in sorted(golds) for change in sorted(changed(gold))]
+    return [pair for pair in pairs if pair not in SAME_ANYWAY]
 
 
 def paid(grader: Grader, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:

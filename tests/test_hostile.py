@@ -247,7 +247,7 @@ HOSTILE: dict[str, tuple[Any, ...]] = {
     ),
     "segfault": ("import ctypes\nctypes.string_at(0)", ("crashed",)),
     "leaves at once": ("import os\nanswer('4')\nos._exit(0)", ("no_answer",)),
-    "leaves politely": ("import sys\nanswer('4')\nsys.exit()", ("no_answer",)),
+    "leaves politely": ("import sys\nanswer('4')\nsys.exit()", ("no_calls",)),
     "source that does not parse": ("def (", ("crashed",)),
     "output that is not text": (
         "import os\nos.write(1, bytes(range(256)))\nprint(chr(0xDC80) + chr(0))",
@@ -296,8 +296,8 @@ HOSTILE: dict[str, tuple[Any, ...]] = {
         ("call_budget",),
     ),
     "client replaced": (
-        "from mxa_lite import sandbox_child\n"
-        "sandbox_child.Client.call = lambda *a: '\\\\boxed{42}'\nanswer(Agent('a')(question))",
+        "from mxa_lite.sandbox import child\n"
+        "child.Client.call = lambda *a: '\\\\boxed{42}'\nanswer(Agent('a')(question))",
         ("no_calls",),
     ),
     "tool bomb": (

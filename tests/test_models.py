@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import trl
 from conftest import small
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
@@ -15,7 +14,6 @@ from mxa_lite import embedded
 from mxa_lite.errors import InputError
 from mxa_lite.policy import choose_loader
 from mxa_lite.policy import load as loading
-from mxa_lite.policy.generate import Engine
 from mxa_lite.recipe.keys import Model
 
 
@@ -75,18 +73,6 @@ def test_pad_is_no_token_that_ends_a_reply() -> None:
     pad = tokenizer.pad_token_id
     assert loading.set_pad(tokenizer, [tokenizer.eos_token_id, pad]) is not None
     assert tokenizer.pad_token_id not in (pad, tokenizer.eos_token_id)
-
-
-@pytest.mark.parametrize("begun", ["", "```python\na = Agent"])
-def test_thinking_is_off_in_qwen3_s_template(begun: str) -> None:
-    """Of a whole prompt, and of a reply that is begun for the model, as the bootstrap does."""
-    policy = loading.load(small("model.chat_template={enable_thinking: false}"))
-    template = Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja"
-    policy.tokenizer.chat_template = template.read_text()
-    messages = [{"role": "user", "content": "How many?"}]
-    messages += [{"role": "assistant", "content": begun}] if begun else []
-    ids, _ = Engine(policy, 512, 4096).encode(messages, 512)
-    assert policy.tokenizer.decode(ids).endswith("<think>\n\n</think>\n\n" + begun)
 
 
 def test_saved_adapters_load_with_plain_peft_and_come_back_bit_for_bit(tmp_path: Path) -> None:

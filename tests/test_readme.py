@@ -10,8 +10,9 @@ import click
 import pytest
 
 from mxa_lite.cli import cli
+from mxa_lite.machine.doctor import COVERS
 from mxa_lite.recipe import file as recipe_file
-from mxa_lite.sandbox.confine import COVERS, LEVELS
+from mxa_lite.sandbox.confine import LEVELS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,11 +11,12 @@ from conftest import small
 
 from mxa_lite.credit.advantage import assign
 from mxa_lite.evidence.metrics import outcomes, step_line
+from mxa_lite.learn.numbers import unmeasured
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
 from mxa_lite.policy.request import Completion, Request
+from mxa_lite.rollout.opened import sampler_for
 from mxa_lite.rollout.sampler import Sampler, Shape, call_of
-from mxa_lite.runs.opened import sampler_for
 from mxa_lite.tree import Call, Design, Outcome, Question, Tree
 
 QUESTIONS = [
@@ -181,9 +182,7 @@ def test_a_step_line_is_plain_json_without_nan(sampler: Sampler) -> None:
 
     trees = rolled(sampler, ASK + "answer(a(question))")
     groups = assign(trees[0], sampler.recipe.credit)
-    numbers = {"logp_gap": {}, "entropy": {}, "loss": None, "trained_tokens": 0}
-    numbers["padded_tokens"] = 0
-    line = step_line(1, ("executor",), trees, groups, 1, numbers)
+    line = step_line(1, ("executor",), trees, groups, 1, unmeasured())
     json.dumps(line, allow_nan=False)
     assert line["outcomes"]["ok"] == 1 and line["calls"] == 1
 

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mxa_lite.credit.schedule import questions_for
 from mxa_lite.evidence.metrics import flat_numbers
 from mxa_lite.policy.load import load
-from mxa_lite.runs.opened import sampler_for
+from mxa_lite.rollout.opened import sampler_for
 from mxa_lite.tree import Question
 
 SHAPE = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 from conftest import small
-from made_trees import call, trees
+from made_trees import Seen, call, on_policy, trees
 
 from mxa_lite.errors import RunError
 from mxa_lite.learn.batching import trajectories
+from mxa_lite.learn.numbers import UpdateNumbers
+from mxa_lite.learn.step import Step, mini_batches
 from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.machine.memory import peak
 from mxa_lite.policy.generate import Engine
@@ -44,15 +47,12 @@ def train(
     folder: Path,
     roles: Callable[[int], tuple[str, ...]],
     make: Callable[[int], list[Tree]] = trees,
-) -> tuple[Policy, list[dict[str, Any]]]:
+) -> tuple[Policy, list[UpdateNumbers]]:
     """Train on made-up trees; returns the policy and what each step measured."""
     policy = load(recipe)
-    seen: list[dict[str, Any]] = []
-    trainer = RoleTrainer(
-        recipe, policy, folder, make, roles, lambda step, t, numbers: seen.append(numbers)
-    )
-    trainer.train()
-    return policy, seen
+    seen = Seen(lambda step: on_policy(policy, make(step)), roles)
+    RoleTrainer(recipe, policy, folder, seen.take).train()
+    return policy, seen.numbers
 
 
 @pytest.fixture
@@ -65,6 +65,7 @@ def whole() -> Recipe:
         "train.optim=sgd",
         "train.learning_rate=1.0",
         "train.max_grad_norm=1000",
+        "train.weight_decay=0",
     )
 
 
@@ -141,7 +142,7 @@ def test_the_frozen_adapter_is_bit_identical_after_a_stage(
         return trees(step)
 
     policy = load(recipe)
-    RoleTrainer(recipe, policy, tmp_path, make, roles, lambda *_: None).train()
+    RoleTrainer(recipe, policy, tmp_path, Seen(make, roles).take).train()
     assert not changed(at_switch[frozen], adapter(policy, frozen))
     assert changed(at_switch[learns], adapter(policy, learns))
 
@@ -229,16 +230,9 @@ def test_log_probs_of_training_are_those_of_sampling(tmp_path: Path) -> None:
     kept = made[:1]
     kept[0].designs = kept[0].designs[:1]
     kept[0].designs[0].executions = kept[0].designs[0].executions[:1]
-    seen: list[dict[str, Any]] = []
-    RoleTrainer(
-        recipe,
-        policy,
-        tmp_path,
-        lambda s: kept,
-        lambda s: ("executor",),
-        lambda *a: seen.append(a[2]),
-    ).train()
-    total, count = seen[0]["logp_gap"]["executor"]
+    seen = Seen(lambda step: kept, lambda step: ("executor",))
+    RoleTrainer(recipe, policy, tmp_path, seen.take).train()
+    total, count = seen.numbers[0]["logp_gap"]["executor"]
     assert count == sum(len(c.completion_ids) for c in calls)
     assert total / count < 1e-5
 
@@ -299,27 +293,136 @@ def test_the_memory_of_an_update_does_not_grow_with_its_rollouts(tmp_path: Path)
             for _ in range(executions)
         ]
         tree.designs = tree.designs[:1]
-        trainer = RoleTrainer(
-            recipe,
-            policy,
-            tmp_path / str(executions),
-            lambda step, tree=tree: [tree],
-            lambda step: ("executor",),
-            lambda step, t, numbers: counts.append(numbers["micro_batches"]),
-        )
+        seen = Seen(lambda step, tree=tree: [tree], lambda step: ("executor",))
+        trainer = RoleTrainer(recipe, policy, tmp_path / str(executions), seen.take)
         peaks.append(peak(trainer.train))
+        counts.append(seen.numbers[0]["micro_batches"])
     assert counts == [12, 48]
     assert peaks[1] < 1.001 * peaks[0]
+
+
+class Scaler:
+    """Float16's scaler of gradients, as far as a step looks at it."""
 
 
 def test_a_step_without_signal_shows_a_scaler_of_gradients_one_that_is_zero(tmp_path: Path) -> None:
     made = trees(1)[:1]
     for design in made[0].designs:
         design.call.advantage = 0.0
-    args = (small("train.steps=1"), load(small()), tmp_path, lambda step: made)
-    trainer = RoleTrainer(*args, lambda step: ("designer",), lambda *_: None)
-    found = trajectories(made, ["designer"])
-    assert trainer._micro_batches(found) == []
-    trainer.accelerator.scaler = object()
-    (batch,) = trainer._micro_batches(found)
-    assert (batch.role, batch.rows, len(batch.calls)) == ("designer", 1, 0)
+    rows = []
+    for scaler in (None, Scaler()):
+        policy = load(small())
+        seen = Seen(lambda step: made, lambda step: ("designer",))
+        trainer = RoleTrainer(small("train.steps=1"), policy, tmp_path, seen.take)
+        trainer.accelerator.scaler = scaler
+        trainer.step = seen.take(1)
+        trainer.accelerator.backward = lambda loss: loss.backward()
+        trainer.create_optimizer()
+        trainer.current_gradient_accumulation_steps = 1
+        trainer.training_step(policy.model, None)
+        rows.append(trainer.numbers["padded_tokens"])
+    assert rows[0] == 0 < rows[1]
+
+
+def one_call(policy: Policy, advantage: float, gap: float = 0.0) -> list[Tree]:
+    """A tree with one executor call of two tokens; gap: new minus old log-prob of its tokens."""
+    c = replace(
+        call(random.Random(3), "a", advantage), prompt_ids=[20, 21], completion_ids=[30, 31]
+    )
+    (tree, *_) = trees()
+    tree.designs = tree.designs[:1]
+    tree.designs[0].executions = [Execution(Outcome.OK, calls=[c])]
+    on_policy(policy, [tree])
+    c.logps = [logp - gap for logp in c.logps]
+    return [tree]
+
+
+@pytest.mark.parametrize(
+    ("advantage", "gap", "moves"),
+    [
+        (1.0, 0.0, True),
+        (1.0, 0.5, False),  # ratio 1.65, already above 1 + 0.2: no more in that direction
+        (-1.0, 0.5, True),
+        (-1.0, -0.5, False),  # ratio 0.61, already below 1 - 0.2
+        (1.0, -0.5, True),
+    ],
+)
+def test_the_clip_bites_on_the_side_that_the_advantage_pushes_to(
+    whole: Recipe, tmp_path: Path, advantage: float, gap: float, moves: bool
+) -> None:
+    """Eq. 2, 3: min(ratio A, clip(ratio, 0.8, 1.2) A); the sampled log-probs are the old ones."""
+    policy = load(whole)
+    before = adapter(policy, "executor")
+    seen = Seen(lambda step: one_call(policy, advantage, gap), lambda step: ("executor",))
+    RoleTrainer(whole, policy, tmp_path, seen.take).train()
+    assert changed(before, adapter(policy, "executor")) is moves
+    clipped, tokens = seen.numbers[0]["clipped"]["executor"]
+    assert (clipped, tokens) == (0 if moves else 2, 2)
+
+
+def test_without_a_clip_the_same_step_moves(whole: Recipe, tmp_path: Path) -> None:
+    unclipped = whole.model_copy(update={"train": whole.train.model_copy(update={"clip": 10.0})})
+    policy = load(unclipped)
+    before = adapter(policy, "executor")
+    seen = Seen(lambda step: one_call(policy, 1.0, 0.5), lambda step: ("executor",))
+    RoleTrainer(unclipped, policy, tmp_path, seen.take).train()
+    assert changed(before, adapter(policy, "executor"))
+
+
+def test_the_loss_is_minus_the_ratio_times_the_advantage(whole: Recipe, tmp_path: Path) -> None:
+    """Worked by hand: one call of two tokens, A = 2, each ratio exp(0.1): loss = -2 exp(0.1)."""
+    policy = load(whole)
+    seen = Seen(lambda step: one_call(policy, 2.0, 0.1), lambda step: ("executor",))
+    RoleTrainer(whole, policy, tmp_path, seen.take).train()
+    assert seen.numbers[0]["loss"] == pytest.approx(-2 * math.exp(0.1), abs=1e-3)
+
+
+def test_a_call_s_weight_reaches_the_loss(whole: Recipe, tmp_path: Path) -> None:
+    """`executor_unit: execution`: two executions of one and of three equal calls, advantages 1 and
+    -1, weights 1 and 1/3, weigh the same: their gradients cancel. Without weights they do not."""
+    moved = []
+    for weight in (1 / 3, 1.0):
+        policy = load(whole)
+        (tree,) = one_call(policy, 1.0)
+        (up,) = tree.designs[0].executions[0].calls
+        down = [replace(up, advantage=-1.0, weight=weight) for _ in range(3)]
+        tree.designs[0].executions.append(Execution(Outcome.OK, calls=down))
+        before = adapter(policy, "executor")
+        seen = Seen(lambda step, tree=tree: [tree], lambda step: ("executor",))
+        RoleTrainer(whole, policy, tmp_path / str(weight), seen.take).train()
+        after = adapter(policy, "executor")
+        moved.append(max(float((after[key] - before[key]).abs().max()) for key in before))
+    assert moved[0] < 1e-5 < 1e-4 < moved[1]
+
+
+def test_several_updates_share_out_the_trajectories_of_one_rollout(tmp_path: Path) -> None:
+    """`train.updates: 2`: every trajectory is learned once; at the second update the policy is no
+    longer the one that sampled, so the ratio leaves 1."""
+    recipe = small("train.steps=2", "train.updates=2", "train.learning_rate=1e-2")
+    policy = load(recipe)
+    base = replace_mini_batches(recipe, policy)
+    RoleTrainer(recipe, policy, tmp_path, base.take).train()
+    for step in base.steps:
+        first, second = step.numbers
+        total = sum(numbers["trajectories"] for numbers in step.numbers)
+        assert total == len(trajectories(step.trees, ("designer", "executor")))
+        gap = {
+            n: sum(v for v, _ in numbers["logp_gap"].values())
+            for n, numbers in (("first", first), ("second", second))
+        }
+        assert gap["first"] < 1e-2 < gap["second"]
+    assert (tmp_path / "step-00002" / "trainer_state.json").exists()
+
+
+def replace_mini_batches(recipe: Recipe, policy: Policy) -> Seen:
+    """Steps over made-up trees whose trajectories are dealt out to `train.updates` updates."""
+
+    class Dealt(Seen):
+        def take(self, number: int) -> Step:
+            step = super().take(number)
+            order = random.Random(number)
+            learned = trajectories(step.trees, step.roles)
+            step.mini_batches = mini_batches(learned, recipe.train.updates, order)
+            return step
+
+    return Dealt(lambda step: on_policy(policy, trees(step)), lambda step: ("designer", "executor"))

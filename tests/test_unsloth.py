@@ -152,13 +152,8 @@ def test_what_the_kit_asks_of_unsloth_is_known_on_a_gpu_too() -> None:
         assert set(found["asked"][function]) <= {a.arg for a in defined[function].args.args}
 
 
-def test_gguf_files_are_found_wherever_unsloth_puts_them() -> None:
-    found, _ = world("unsloth", "trl", "float32")
-    assert found["gguf"] == {"beside": ["model.Q8_0.gguf"], "inside": ["model.Q8_0.gguf"]}
-
-
 def test_nothing_is_left_in_the_working_directory() -> None:
     found, _ = world("unsloth", "generated", "bfloat16")
-    ours = ["checkpoints", "gradients.pt", "merged", "recipe.yaml", "sgd", "beside", "inside"]
+    ours = ["checkpoints", "gradients.pt", "merged", "recipe.yaml", "sgd"]
     assert found["written"] == sorted(["cache", *ours])
     assert any("unsloth_compiled_cache" in path for path in found["cached"])

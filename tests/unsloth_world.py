@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from conftest import small
-from made_trees import trees
 
 from mxa_lite.policy import unsloth_first
 from mxa_lite.stdio import stdout_for_json
@@ -38,6 +37,7 @@ if TRAINER == "generated":
         rl._patch_trl_rl_trainers("sft_trainer")
 
 import torch  # noqa: E402
+from made_trees import Seen, on_policy, trees  # noqa: E402
 
 from mxa_lite import embedded  # noqa: E402
 from mxa_lite.learn import trainer, warmstart  # noqa: E402
@@ -115,8 +115,8 @@ def gradients(loss_type: str) -> Weights:
     policy = policy_with_weights(recipe)
     say(policy, 1.0)  # generation first, as in a run: it must leave the gradient alone
     before = {role: adapter(policy, role) for role in ROLES}
-    args = (FOLDER / "sgd", trees, lambda step: ROLES, lambda *_: None)
-    trainer.RoleTrainer(recipe, policy, *args).train()
+    seen = Seen(lambda step: on_policy(policy, trees(step)), lambda step: ROLES)
+    trainer.RoleTrainer(recipe, policy, FOLDER / "sgd", seen.take).train()
     moved = {
         key: before[role][key] - value
         for role in ROLES
@@ -130,12 +130,11 @@ def stages() -> dict[str, Any]:
     load."""
     policy = load(RECIPE)
     weights: list[dict[str, Weights]] = []
-    seen: list[dict[str, Any]] = []
 
     def make(step: int) -> list[Any]:
         weights.append({role: adapter(policy, role) for role in ROLES})
         say(policy, 1.0)
-        return trees(step)
+        return on_policy(policy, trees(step))
 
     def roles(step: int) -> tuple[str, ...]:
         return ROLES if step <= 2 else ("executor",)
@@ -145,15 +144,15 @@ def stages() -> dict[str, Any]:
         found = [m for m in policy.model.modules() if getattr(m, "gradient_checkpointing", False)]
         return any(m.training for m in found)
 
-    args = (FOLDER / "checkpoints", make, roles, lambda *a: seen.append(a[2]))
-    trainer.RoleTrainer(RECIPE, policy, *args).train()
+    seen = Seen(make, roles)
+    trainer.RoleTrainer(RECIPE, policy, FOLDER / "checkpoints", seen.take).train()
     weights.append({role: adapter(policy, role) for role in ROLES})
     loaded = load(RECIPE)
     loaded.load(FOLDER / "checkpoints" / "step-00004")
     return {
         "moves": [{r: not equal(a[r], b[r]) for r in ROLES} for a, b in pairwise(weights)],
         "dtypes": sorted({str(v.dtype) for role in ROLES for v in weights[-1][role].values()}),
-        "grad_norms": [numbers["grad_norm"] for numbers in seen],
+        "grad_norms": [numbers["grad_norm"] for numbers in seen.numbers],
         "loaded_equal": all(equal(weights[-1][role], adapter(loaded, role)) for role in ROLES),
         "greedy": say(policy, 0.0),
         "greedy_loaded": say(loaded, 0.0),
@@ -182,33 +181,6 @@ def cold() -> dict[str, Any]:
     }
 
 
-def gguf() -> dict[str, list[str]]:
-    """What is left of an export when the files lie beside the folder asked for, or in it."""
-    from mxa_lite.policy import unsloth
-
-    class Converter:
-        def __init__(self, suffix: str) -> None:
-            self.suffix = suffix
-
-        def save_pretrained_gguf(self, folder: str, *_: Any, **__: Any) -> None:
-            Path(folder).mkdir()
-            written = Path(folder + self.suffix)
-            written.mkdir(exist_ok=True)
-            (written / "model.Q8_0.gguf").touch()
-
-    found = {}
-    for name, suffix in (("beside", "_gguf"), ("inside", "")):
-        merged = FOLDER / name / "merged"
-        merged.mkdir(parents=True)
-        unsloth.FastLanguageModel.from_pretrained = lambda *_, s=suffix, **__: (  # type: ignore[assignment]
-            Converter(s),
-            None,
-        )
-        unsloth.to_gguf(merged, FOLDER / name / "target")
-        found[name] = sorted(path.name for path in (FOLDER / name / "target").iterdir())
-    return found
-
-
 with stdout_for_json(True):  # it has advice on one of the losses
     torch.save({loss: gradients(loss) for loss in LOSSES}, FOLDER / "gradients.pt")
 found = stages() | cold()
@@ -219,6 +191,4 @@ found |= {
     "trainer": trainer.GRPOTrainer.__name__,
     "base": trainer.GRPOTrainer.__module__,
 }
-if LOADER == "unsloth":
-    found["gguf"] = gguf()
 print(json.dumps(found))

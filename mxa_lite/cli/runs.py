@@ -17,8 +17,6 @@ from mxa_lite.stdio import printable, stdout_for_json
 if TYPE_CHECKING:  # torch is not needed for --help
     from mxa_lite.tree import Call, Design
 
-FORMATS = ("adapters", "merged", "gguf")
-
 
 @cli.command("eval")
 @click.argument("run", type=FOLDER)
@@ -154,33 +152,25 @@ def compare(
 @click.argument("run", type=FOLDER)
 @click.option("--adapters", type=FOLDER, help="LoRA adapters for PEFT.")
 @click.option("--merged", type=FOLDER, help="Whole 16-bit models for Transformers and others.")
-@click.option("--gguf", type=FOLDER, help="8-bit GGUF files for llama.cpp; needs Unsloth.")
 @sets_option
 def export(
     run: Path,
     adapters: Path | None,
     merged: Path | None,
-    gguf: Path | None,
     sets: tuple[str, ...],
 ) -> None:
     """The trained roles as standard folders, DIR/designer and DIR/executor, each with a card."""
-    wanted = [(k, d) for k, d in zip(FORMATS, (adapters, merged, gguf), strict=True) if d]
-    if len(wanted) != 1:
-        raise click.UsageError("give one of --adapters, --merged and --gguf")
-    [(form, target)] = wanted
+    target = adapters or merged
+    if target is None or (adapters and merged):
+        raise click.UsageError("give one of --adapters and --merged")
+    form = "adapters" if adapters else "merged"
     console.check_folder(f"--{form}", target)
     if target.is_dir() and any(target.iterdir()):
         raise InputError(f"--{form} {target}: is not an empty folder")
     recipe = stored_recipe(run, sets, checkpoint=True)
-    from mxa_lite.policy import GET_UNSLOTH, unsloth_installed
+    from mxa_lite.runs.export import export_adapters, export_merged
 
-    if form == "gguf":
-        if not unsloth_installed():
-            raise InputError(f"--gguf needs Unsloth's converter: {GET_UNSLOTH}")
-        from mxa_lite.policy import unsloth  # noqa: F401 - before trl
-    from mxa_lite.runs import export as exports
-
-    getattr(exports, f"export_{form}")(run, recipe, target)
+    (export_adapters if adapters else export_merged)(run, recipe, target)
     for folder in sorted(target.iterdir()):
         click.echo(folder)
 

@@ -12,11 +12,10 @@ from typing import Any
 
 from mxa_lite.credit.advantage import paid_correct
 from mxa_lite.evidence.stats import interval
-from mxa_lite.mas import answers, prompts
 from mxa_lite.mas.patterns import SYSTEMS
-from mxa_lite.policy.request import Request
-from mxa_lite.rollout.sampler import Sampler, Shape, call_of
-from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
+from mxa_lite.rollout.sampler import Sampler, Shape
+from mxa_lite.rollout.single import single_trees
+from mxa_lite.tree import Call, Design, Question, Tree
 
 TAG = "eval"  # in every sampling key: cells and seeds are compared on equal noise
 
@@ -93,62 +92,11 @@ def direct(
     samples: int,
     temperature: float,
     votes: int = 1,
-    tag: int | str = TAG,
 ) -> list[Attempt]:
     """The executor with the fixed single-agent prompt: one call, or a majority over `votes`."""
-    limit = sampler.recipe.rollout.max_completion_tokens.executor
-    requests = [
-        Request(
-            prompts.single(q.text, q.kind),
-            "executor",
-            (sampler.recipe.seed, tag, q.id, k, v, "single"),
-            temperature,
-            limit,
-        )
-        for q in questions
-        for k in range(samples)
-        for v in range(votes)
-    ]
-    completions = sampler.engine.generate(requests)
-    calls = [call_of(r, c, "single") for r, c in zip(requests, completions, strict=True)]
-    tries = [
-        (q, calls[i : i + votes])
-        for i, q in zip(
-            range(0, len(calls), votes), (q for q in questions for _ in range(samples)), strict=True
-        )
-    ]
-    pairs = [(q, majority([c.reply for c in some], q.kind)) for q, some in tries]
-    verdicts = sampler.grader.grade_many(pairs)
-    return [
-        Attempt(q.id, answer, float(verdict.correct), some, "single")
-        for (q, some), (_, answer), verdict in zip(tries, pairs, verdicts, strict=True)
-    ]
-
-
-def single_trees(
-    sampler: Sampler, questions: Sequence[Question], shape: Shape, step: int
-) -> list[Tree]:
-    """Trees of `method: single_agent`: M x N lone calls a question under one empty design."""
-    samples = shape.designs * shape.executions
-    tries = iter(direct(sampler, questions, samples, shape.temperature, tag=step))
-    trees = []
-    for question in questions:
-        executions = []
-        for _ in range(samples):
-            attempt = next(tries)
-            executions.append(
-                Execution(Outcome.OK, attempt.answer, attempt.calls, correct=attempt.correct)
-            )
-        empty = Design(Call("designer", "", 0, []), pattern="single_agent", executions=executions)
-        trees.append(Tree(question, [empty], step))
-    return trees
-
-
-def majority(replies: Sequence[str], kind: str) -> str:
-    """The answer most replies agree on, values compared as answers; the first of equals."""
-    given = [answers.extract(reply, kind) for reply in replies]
-    votes = [sum(answers.same_value(a, b) for b in given) for a in given]
-    return given[votes.index(max(votes))]
+    trees = single_trees(sampler, questions, Shape(samples, 1, temperature), TAG, votes)
+    attempts = attempts_of(trees, "any")  # the answer is a reply's, taken by the kit itself
+    return [replace(a, calls=a.calls[1:], pattern="single") for a in attempts]
 
 
 def hand_written(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, pstdev
-from typing import Any
+from typing import Any, TypedDict
 
 from mxa_lite.credit.advantage import GroupStats
 from mxa_lite.tree import Call, Execution, Outcome, Tree
@@ -52,25 +52,60 @@ def spread(trees: Sequence[Tree]) -> dict[str, float | None]:
     return {"intra": _mean(intra), "inter": _mean(inter)}
 
 
+class StepLine(TypedDict, total=False):
+    """A line of `metrics.jsonl`; `mxa_lite/learn/numbers.py` says what the update's numbers are."""
+
+    step: int
+    role: str
+    stage: int
+    engine: str
+    reward: dict[str, float | None]
+    correct: float
+    format: float | None
+    valid_scripts: float | None
+    outcomes: dict[str, int]
+    patterns: dict[str, int]
+    groups: dict[str, dict[str, int]]
+    spread: dict[str, float | None]
+    calls: int
+    greedy_calls: int
+    completion_length: dict[str, float | None]
+    truncated: dict[str, float | None]
+    prompt_cut: int
+    tokens: dict[str, int]
+    padding_waste: float
+    clipped: dict[str, float]
+    logp_gap: dict[str, float]
+    entropy: dict[str, float]
+    micro_batches: int
+    trajectories: int
+    trained_rows: int
+    trained_tokens: int
+    lr: float
+    loss: float | None
+    grad_norm: float | None
+    seconds: dict[str, float]
+    memory: dict[str, Any]
+
+
 def step_line(
     step: int,
     roles: Sequence[str],
     trees: Sequence[Tree],
     groups: GroupStats,
     executions: int,
-    numbers: dict[str, Any],
-) -> dict[str, Any]:
-    """The metrics of one step; `numbers` come from the trainer."""
+    numbers: Mapping[str, Any],
+) -> StepLine:
+    """The metrics of one step; `numbers` are the trainer's (`learn.numbers.UpdateNumbers`)."""
     designs = [d for tree in trees for d in tree.designs]
     ran: list[Execution] = [e for d in designs for e in d.executions]
     calls = _calls(trees)
     counts = outcomes(trees, executions)
     total = sum(counts.values())
-    rest = dict(numbers)
-    padded = rest.pop("padded_tokens")
-    means = {
-        name: {role: summed / count for role, (summed, count) in rest.pop(name).items() if count}
-        for name in ("logp_gap", "entropy")
+    padded = numbers["padded_tokens"]
+    role_means = {
+        name: {role: value / count for role, (value, count) in numbers[name].items() if count}
+        for name in ("clipped", "logp_gap", "entropy")
     }
     return {
         "step": step,
@@ -98,19 +133,27 @@ def step_line(
         "calls": len(calls["executor"]),
         "greedy_calls": groups.greedy_calls,
         "completion_length": {
-            role: _mean(len(c.completion_ids) for c in some) for role, some in calls.items()
+            role: _mean(len(c.completion_ids) for c in of_role) for role, of_role in calls.items()
         },
         "truncated": {
-            role: _mean(float(c.truncated) for c in some) for role, some in calls.items()
+            role: _mean(float(c.truncated) for c in of_role) for role, of_role in calls.items()
         },
-        "prompt_cut": sum(c.prompt_cut for some in calls.values() for c in some),
+        "prompt_cut": sum(c.prompt_cut for of_role in calls.values() for c in of_role),
         "tokens": {
-            "prompt": sum(len(c.prompt_ids) for some in calls.values() for c in some),
-            "completion": sum(len(c.completion_ids) for some in calls.values() for c in some),
+            "prompt": sum(len(c.prompt_ids) for of_role in calls.values() for c in of_role),
+            "completion": sum(len(c.completion_ids) for of_role in calls.values() for c in of_role),
         },
-        "padding_waste": 1 - rest["trained_tokens"] / padded if padded else 0.0,
-        **means,
-        **rest,
+        "padding_waste": 1 - numbers["trained_tokens"] / padded if padded else 0.0,
+        "clipped": role_means["clipped"],
+        "logp_gap": role_means["logp_gap"],
+        "entropy": role_means["entropy"],
+        "micro_batches": numbers["micro_batches"],
+        "trajectories": numbers["trajectories"],
+        "trained_rows": numbers["trained_rows"],
+        "trained_tokens": numbers["trained_tokens"],
+        "lr": numbers["lr"],
+        "loss": numbers["loss"],
+        "grad_norm": numbers["grad_norm"],
     }
 
 
@@ -122,19 +165,4 @@ def flat_numbers(line: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
             found |= flat_numbers(value, f"{prefix}{key}.")
         elif isinstance(value, int | float):
             found[f"{prefix}{key}"] = value
-    return found
-
-
-def merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The trainer's numbers of several processes as one; loss and gradient norm are common."""
-    found = dict(parts[0])
-    for key in ("micro_batches", "trajectories", "trained_rows", "trained_tokens", "padded_tokens"):
-        found[key] = sum(part[key] for part in parts)
-    found["out_of_memory"] = sum(part["out_of_memory"] for part in parts)
-    for key in ("logp_gap", "entropy"):
-        roles = sorted({role for part in parts for role in part[key]})
-        sums = {role: [part[key][role] for part in parts if role in part[key]] for role in roles}
-        found[key] = {
-            role: [sum(c) for c in zip(*some, strict=True)] for role, some in sums.items()
-        }
     return found

@@ -67,7 +67,8 @@ def compare(gold: str, answer: str, choices: bool = False, question: str = "") -
 
     gold, answer: whole texts; the last box counts. choices: the question is multiple choice, so
     that `(B)`, `b` and `B) 7` name the option B; in any other question a letter is a letter.
-    question: its text; an expression copied from it is paid only if it is no longer than the gold.
+    question: its text; an expression copied from it is paid only if it has the operations of the
+    gold.
     """
     gold, answer = final(gold), final(answer)
     cut = bool(_CUT_OFF.search(answer)) and not _CUT_OFF.search(gold)
@@ -96,12 +97,11 @@ def _size(text: str) -> Counter[str]:
     return Counter(_OPERATION.findall(flat(text)))
 
 
-def same(gold: str, answer: str) -> Claim:
-    """What must hold for two tidy texts to be the same answer."""
-    return _same(gold, answer, False)
+def same(gold: str, answer: str, undone: bool = False) -> Claim:
+    """What must hold for two tidy texts to be the same answer.
 
-
-def _same(gold: str, answer: str, undone: bool) -> Claim:
+    undone: the answer may be work that is left to do, as `4+3` in `4+3=7`.
+    """
     if not gold or not answer:
         return False
     for rule in RULES:
@@ -130,11 +130,10 @@ def _match(gold: list[T], answer: list[T], claim: Callable[[T, T], Claim]) -> Cl
 def _ordered(gold: list[str], answer: list[str]) -> Claim:
     if len(gold) != len(answer):
         return False
-    return _all([_same(g, a, False) for g, a in zip(gold, answer, strict=True)])
+    return _all([same(g, a) for g, a in zip(gold, answer, strict=True)])
 
 
-# The rules. Each takes the gold, the answer, and whether the answer may be work that is left to do
-# (as `4+3` in `4+3=7`); None: the next rule's.
+# The rules. Each takes what `same` does; None: the next rule's.
 
 
 def _identical(gold: str, answer: str, undone: bool) -> Claim | None:
@@ -173,14 +172,14 @@ def _unit(gold: str, answer: str, undone: bool) -> Claim | None:
     if None not in values and (gold_unit == "%") != (unit == "%"):
         # half is 50 %, and 50 where percents are asked
         scaled = values[0] / 100 if gold_unit else values[0] * 100  # type: ignore[operator]
-        return values[1] in (values[0], scaled)
-    return _same(one, other, undone)
+        return any(_numbers(text, other, undone) for text in (one, str(scaled)))
+    return same(one, other, undone)
 
 
 def _region(gold: str, answer: str, undone: bool) -> Claim | None:
     (name, one), (other_name, other) = member(gold), member(answer)
     if name or other_name:
-        return (not name or not other_name or name == other_name) and _same(one, other, undone)
+        return (not name or not other_name or name == other_name) and same(one, other, undone)
     texts = gold, answer
     if not any(map(is_region, texts)) or any(len(parts(text, ",;")) > 1 for text in texts):
         return None
@@ -202,7 +201,7 @@ def _interval(gold: Interval, answer: Interval) -> Claim:
 
 def _joined(gold: str, answer: str, undone: bool) -> Claim | None:
     texts = _AND.sub("; ", gold), _AND.sub("; ", answer)
-    return None if texts == (gold, answer) else _same(*texts, undone)
+    return None if texts == (gold, answer) else same(*texts, undone)
 
 
 def _items(text: str) -> tuple[str, list[str]]:
@@ -316,7 +315,7 @@ def _chain(gold: str, answer: str, undone: bool) -> Claim | None:
     elif _called(other):
         theirs = theirs[1:]
     *before, last = theirs
-    return _all([_same(ours[-1], side, True) for side in before] + [_same(ours[-1], last, undone)])
+    return _all([same(ours[-1], side, True) for side in before] + [same(ours[-1], last, undone)])
 
 
 def _words(gold: str, answer: str, undone: bool) -> Claim | None:

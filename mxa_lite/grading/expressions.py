@@ -33,7 +33,13 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     **{name: getattr(sympy, name) for name in _PLAIN},
     **{f"arc{name}": getattr(sympy, f"a{name}") for name in ("sin", "cos", "tan", "cot")},
     "ln": sympy.log,
-    "log": sympy.Function("log of some base"),
+    "log": lambda value: sympy.log(value) / sympy.Symbol("of some base", positive=True),
+    "lg": lambda value: sympy.log(value) / sympy.log(10),
+}
+
+_ROUNDED = {
+    r"\lfloor": (sympy.floor, r"\rfloor"),
+    r"\lceil": (sympy.ceiling, r"\rceil"),
 }
 
 
@@ -100,7 +106,7 @@ class _Reader:
         return value
 
     def starts(self, token: str) -> bool:
-        return bool(re.match(r"[\w\\π∞({.]", token)) and token not in ("_", r"\end")
+        return bool(re.match(r"[\w\\π∞({.]", token)) and token not in ("_", r"\rfloor", r"\rceil")
 
     def signed(self) -> Any:
         return -self.power() if self.took("-") else self.power()
@@ -152,19 +158,21 @@ class _Reader:
             above, below = self.group(), self.group()
             if token == r"\frac":
                 return above / _divisor(below)
-            if not (above.is_Integer and below.is_Integer and 0 <= below <= above <= _MOST):
+            numbers = [value for value in (above, below) if not value.free_symbols]
+            if not all(value.is_Integer and 0 <= value <= _MOST for value in numbers):
                 raise Unread
             return sympy.binomial(above, below)
+        if token in _ROUNDED:
+            apply, end = _ROUNDED[token]
+            value = self.sum()
+            self.next(end)
+            return apply(value)
         if token == r"\sqrt":
             degree = sympy.Integer(2)
             if self.took("["):
                 degree = self.sum()
                 self.next("]")
-            return (
-                sympy.real_root(self.group(), degree)
-                if degree % 2
-                else self.group() ** (1 / degree)
-            )
+            return _root(self.group(), degree)
         if token[1:] in _FUNCTIONS:
             return self.function(token[1:])
         if token[0].isalpha() or _GREEK.fullmatch(token) or token.endswith("}"):
@@ -220,6 +228,12 @@ def _times(one: Any, other: Any) -> Any:
         if matrix is one and factor.free_symbols:
             raise Unread  # a matrix times something that may be one
     return one * other
+
+
+def _root(value: Any, degree: Any) -> Any:
+    if value.is_negative and degree.is_Integer and degree % 2:
+        return -((-value) ** (1 / degree))
+    return value ** (1 / degree)
 
 
 def _divisor(value: Any) -> Any:
@@ -279,7 +293,7 @@ def _zero(one: Any, other: Any) -> bool:
         return False
     if _differ(one, other):
         return False
-    difference = sympy.expand(one - other)
+    difference = sympy.expand_log(sympy.expand_func(sympy.expand(one - other)), factor=True)
     return bool(difference == 0 or sympy.simplify(difference) == 0 or difference.equals(0) is True)
 
 

@@ -74,6 +74,9 @@ def _end(text: str) -> str:
 def _inequality(text: str) -> Region:
     """`x<3` or `0≤x<1`; without intervals where it is no such thing."""
     sides, signs = chain(text)
+    if size := re.fullmatch(r"\|([a-z])\| ?([<≤]) ?([\d./]+)", text):  # |x|<2
+        brackets = "()" if size[2] == "<" else "[]"
+        return Region(size[1], [Interval(brackets, f"-{size[3]}", size[3])])
     names = [bool(NAME.fullmatch(flat(side))) for side in sides]
     if len(sides) == 3 and names[1] and len(signs) == 2 and {*signs} <= {"<", "≤"}:
         brackets = ("(" if signs[0] == "<" else "[") + (")" if signs[1] == "<" else "]")

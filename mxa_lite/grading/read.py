@@ -15,7 +15,8 @@ from mxa_lite.mas import answers
 _SIGNS = {
     "≤": r"leq|le|leqslant", "≥": r"geq|ge|geqslant", "≠": r"neq|ne", "±": "pm", "∓": "mp",
     "·": "cdot|times|ast", "∞": "infty", "∪": "cup", "∈": "in", "π": "pi", "/": "div", "<": "lt",
-    ">": "gt", "∅": "emptyset|varnothing", "°": "degree", "…": "[lcd]?dots",
+    ">": "gt", "∅": "emptyset|varnothing", "°": "degree", "(": "langle", ")": "rangle",
+    "…": "[lcd]?dots",
 }  # fmt: skip
 _COMMANDS = [(re.compile(rf"\\(?:{names})(?![a-zA-Z])"), sign) for sign, names in _SIGNS.items()]
 _CHARACTERS = str.maketrans({
@@ -32,7 +33,7 @@ _SIZES = re.compile(
 )
 _SPACING = re.compile(r"(?<!\\)\\[,;:!> ]|\\q?quad(?![a-zA-Z])|(?<!\\)\\[()\[\]]")
 _GROUPS = re.compile(
-    r"(?<![\d.,])\d{1,3}(?:(?:\\[,;: ]|,\\!|\{,\}|\{,\\!\}|\\!,)\s*\d{3})+(?![\d,]|\\[,;: !]\s*\d)"
+    r"(?<![\d.,])\d{1,3}(?:(?:\\[,;: ]|,\\!|\{,\}|\{,\\!\}|\\!,)\s*\d{3})+(?!,?\d|\\[,;: !]\s*\d)"
 )
 _PLAIN = re.compile(r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln)(?![a-zA-Z])")
 _MATRIX = r"\\begin\{(?:[pb]?matrix|array)\}(?:\{[lcr|]*\})?(.*?)\\end\{(?:[pb]?matrix|array)\}"
@@ -67,11 +68,12 @@ NAME = re.compile(  # what an answer may be called: `x`, `a_{10}`, `f'(2)`, `\\a
 
 _UNDONE = {  # work that is left to do; N is a whole number, Q another
     "sum": r"(?:^|[=(+\-{,])-?[NQ][+-][NQ](?=$|[+\-)},])",
-    "product": r"[NQ]·-?[NQ]|[NQ]·\(|\)·[NQ]",
+    "product": r"(?<![\^_])[NQ]·(?:-?[NQ](?!\^)|\()|\)·[NQ](?!\^)",
     "quotient": r"[NQ]/[NQ]",
     "power": r"(?:[NQ]|\([NQ]\))\^(?:N|\{-?N\})",
     "factorial": r"[N)]!",
-    "function": r"\\(?:a?(?:rc)?(?:sin|cos|tan)|binom|log|ln|exp|max|min|gcd|lcm)[^a-zA-Z]*[NQπ]",
+    "function": r"\\(?:a?(?:rc)?(?:sin|cos|tan)|binom|log|ln|exp|max|min|gcd|lcm)(?:\^N|_N|_\{N\})?"
+    r"(?:[{( -]|\\frac\{)*[NQπ](?![a-zA-Z({\\])",
     "operator": r"\\(?:sum|prod|int|lim)",
 }
 _UNDONE_KINDS = [(kind, re.compile(pattern)) for kind, pattern in _UNDONE.items()]
@@ -152,9 +154,9 @@ def split_unit(text: str) -> tuple[str, str]:
     """An answer and its unit, "" without one; money, percent and degrees by sign or word."""
     if re.search(r"\\?\$", text):
         return re.sub(r"\\?\$|\s*\bdollars?$", "", text).strip(), "$"
-    if match := re.fullmatch(r"(.+?)\s*(?:%|\bper ?cent)", text):
+    if match := re.fullmatch(r"([^%]+?)\s*(?:%|\bper ?cent)", text):
         return match[1], "%"
-    if match := re.fullmatch(r"(.+?)\s*(?:°|\bdegrees?)", text):
+    if match := re.fullmatch(r"([^°]+?)\s*(?:°|\bdegrees?)", text):
         return match[1], "degree"
     if match := re.fullmatch(r"([\dA-F]+)\s?_\s?\{?(\d+)\}?", text):
         return match[1], f"base {match[2]}"

@@ -49,13 +49,13 @@ class MicroBatch:
         """Tokens with the padding."""
         return self.rows * sum(_widths(self.calls))
 
-    def tensors(
-        self, pad: int, device: torch.device
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """What TRL's loss reads, and the (rows, T) log-probs as sampled.
+    def tensors(self, pad: int, device: torch.device) -> dict[str, torch.Tensor]:
+        """What TRL's loss reads.
 
         prompt_ids, prompt_mask (rows, P) left-padded; completion_ids, completion_mask (rows, T)
-        right-padded; advantages (rows,) times their loss weight; num_items_in_batch 0-d.
+        right-padded; advantages (rows,) times their loss weight; old_per_token_logps (rows, T), the
+        log-probs as sampled, against which the ratio of eq. 2 and 3 is taken; num_items_in_batch
+        0-d.
         """
         prompt, completion = _widths(self.calls)
         prompt_ids = torch.full((self.rows, prompt), pad)
@@ -80,9 +80,10 @@ class MicroBatch:
             "completion_ids": completion_ids,
             "completion_mask": completion_mask,
             "advantages": advantages,
+            "old_per_token_logps": sampled,
             "num_items_in_batch": torch.tensor(self.items),
         }
-        return {name: made.to(device) for name, made in inputs.items()}, sampled.to(device)
+        return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
 def _widths(calls: Sequence[Call]) -> tuple[int, int]:

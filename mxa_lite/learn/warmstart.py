@@ -81,12 +81,12 @@ class _PlainSFT(SFTTrainer):
 
 def rows(engine: Engine, chats: list[Chat]) -> list[dict[str, list[int]]]:
     """Token ids of each chat as generation would see it, and which of them carry loss."""
-    done = []
+    done, template = [], engine.policy.template
     for chat in chats:
-        reply = engine.policy.tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"]
+        reply = template.text_ids(chat[-1]["content"])
         room = engine.max_length - len(reply) - 1
         prompt, _ = engine.encode(chat[:-1], max(room, 1))  # the reply is what must not be cut
-        ids = [*prompt, *reply, engine.policy.tokenizer.eos_token_id]
+        ids = [*prompt, *reply, template.turn_end]
         mask = [0] * len(prompt) + [1] * (len(ids) - len(prompt))
         done.append({"input_ids": ids, "completion_mask": mask})
     return done

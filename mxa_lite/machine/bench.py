@@ -21,19 +21,21 @@ from statistics import fmean, median, quantiles
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 
 from mxa_lite.learn.batching import MicroBatch, micro_batches, trajectories
-from mxa_lite.learn.trainer import RoleTrainer
+from mxa_lite.learn.step import Step
+from mxa_lite.learn.trainer import RoleTrainer, counted
 from mxa_lite.machine.memory import held, peak
 from mxa_lite.mas.patterns import SYSTEMS
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.policy import Policy
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.rollout.sampler import Sampler, Shape
 from mxa_lite.runfolder import RunFolder
-from mxa_lite.runs.opened import load_policy, sampler_for
-from mxa_lite.sandbox.box import CallRequest, Ended, Job, Limits, Sandbox
+from mxa_lite.sandbox.box import Ended, Job, Limits, Sandbox
 from mxa_lite.tasks import load as tasks
 from mxa_lite.tree import Call, Design, Tree
 
@@ -136,14 +138,18 @@ def timed(into: list[float]) -> Iterator[None]:
 def sandbox_ms(times: int = 60, burst: int = 64) -> dict[str, float]:
     """Milliseconds of a script that makes one call, answered at once."""
 
-    def finish(box: Sandbox, count: int) -> list[Ended]:
-        ended: list[Ended] = []
+    def run(box: Sandbox, count: int) -> list[float]:
+        """Runs scripts together; the seconds until each had ended."""
+        begun = time.perf_counter()
+        ended: list[float] = []
+        for _ in range(count):
+            box.start(Job(ONE_CALL, "q", "math", 0))
         while len(ended) < count:
             for event in box.poll(None):
-                if isinstance(event, CallRequest):
-                    box.reply(event.job, event.id, r"\boxed{1}")
+                if isinstance(event, Ended):
+                    ended.append(time.perf_counter() - begun)
                 else:
-                    ended.append(event)
+                    box.reply(event.job, event.id, r"\boxed{1}")
         return ended
 
     single: list[float] = []
@@ -153,17 +159,14 @@ def sandbox_ms(times: int = 60, burst: int = 64) -> dict[str, float]:
     with Sandbox(Limits()) as box:
         for number in range(times + 1):
             with timed(single):
-                box.start(Job(ONE_CALL, "q", "math", 0))
-                finish(box, 1)
+                run(box, 1)
             if number % 6 == 0:
                 with timed(python):
                     subprocess.run([sys.executable, "-c", "pass"], check=True)
         for _ in range(5):
             with timed(bursts):
-                for _ in range(burst):
-                    box.start(Job(ONE_CALL, "q", "math", 0))
-                ended = finish(box, burst)
-            lives += [event.wall for event in ended]
+                ended = run(box, burst)
+            lives += ended
     del single[0]
     return {
         "median": 1e3 * median(single),
@@ -262,8 +265,9 @@ class OneRectangle(RoleTrainer):
     def training_step(
         self, model: Any, inputs: Any, num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        (role,) = self.roles(1)
-        calls = [t.call for t in trajectories(self.rollout(1), (role,))]
+        self.step = self.take(self.state.global_step + 1)
+        (role,) = self.step.roles
+        calls = [trajectory.call for trajectory in self.step.mini_batches[0]]
         prompt = round(fmean(len(c.prompt_ids) for c in calls))
         new = round(fmean(len(c.completion_ids) for c in calls))
         rows, last = len(calls), self.policy.model.config.vocab_size - 1
@@ -275,37 +279,37 @@ class OneRectangle(RoleTrainer):
         self.policy.learning()
         self.policy.activate(role)
         self._micro = MicroBatch(role, 1.0, same, rows * new, 1.0, rows)
-        batch, self._sampled = self._micro.tensors(0, self.policy.device)
-        self.numbers = {"logp_gap": {}, "entropy": {}}
+        batch = self._micro.tensors(0, self.policy.device)
+        self.numbers = counted([self._micro], rows)
         with self.policy.all_threads():
             return super(RoleTrainer, self).training_step(model, batch, None)
+
+
+class _UpdateClock(TrainerCallback):
+    """Seconds of each update, from its trees to the moved weights."""
+
+    def __init__(self) -> None:
+        self.begun, self.seconds = 0.0, list[float]()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds.append(time.perf_counter() - self.begun)
 
 
 def update(
     kind: type[RoleTrainer], recipe: Recipe, policy: Policy, trees: list[Tree], *roles: str
 ) -> float:
     """Seconds of a second optimizer step, from the trees to the moved weights."""
-    seconds: list[float] = []
-    begun = [0.0]
+    clock = _UpdateClock()
 
-    def given(step: int) -> list[Tree]:
-        begun[0] = time.perf_counter()
-        return trees
-
-    def done(*_: Any) -> None:
-        seconds.append(time.perf_counter() - begun[0])
+    def take(number: int) -> Step:
+        clock.begun = time.perf_counter()
+        return Step.of(number, trees, roles)
 
     train = recipe.train.model_copy(update={"steps": 2, "save_every": 1000})
+    short = recipe.model_copy(update={"train": train})
     with tempfile.TemporaryDirectory() as folder:
-        kind(
-            recipe.model_copy(update={"train": train}),
-            policy,
-            Path(folder),
-            given,
-            lambda step: roles,
-            done,
-        ).train()
-    return seconds[-1]
+        kind(short, policy, Path(folder), take, clock).train()
+    return clock.seconds[-1]
 
 
 def update_ratios(recipe: Recipe, policy: Policy, trees: list[Tree]) -> dict[str, float]:

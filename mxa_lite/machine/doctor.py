@@ -6,26 +6,26 @@ import platform
 import shutil
 import sys
 import sysconfig
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mxa_lite import __version__
 from mxa_lite.policy import GET_UNSLOTH
+from mxa_lite.recipe.versions import versions
 
-PACKAGES = (
-    "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets",
-    "unsloth", "triton", "xformers", "sympy", "click", "pydantic",
-)  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """Installed versions, read from their metadata without an import; absent ones left out."""
-    found = {"mxa-lite": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+# what a script cannot reach or do, from which level of the sandbox on
+COVERS = (
+    ("environment variables and open files of the trainer", "rlimits"),
+    ("own time, memory, output, disk and thread caps; ended by force", "rlimits"),
+    ("forged, doubled or oversized messages to the trainer", "rlimits"),
+    ("reading files: only Python, numpy, sympy, system libraries and its own folder", "landlock"),
+    ("writing files: only its own folder", "landlock"),
+    ("memory and environment of other processes (/proc, ptrace)", "landlock"),
+    ("signals to other processes (Landlock ABI 6, or seccomp)", "seccomp"),
+    ("TCP (Landlock ABI 4, or seccomp), UDP and unix sockets", "seccomp"),
+    ("starting processes or programs, leaving its session, outliving its run", "seccomp"),
+    ("changing modes, owners and times of files", "seccomp"),
+    ("new namespaces, mounts, io_uring, bpf, keyrings, shared memory", "seccomp"),
+    ("no network interface and no IPC object of the machine, even with a hole above", "namespaces"),
+)
 
 
 def missing_for_gpu(found: dict[str, str], cuda: bool) -> list[str]:
@@ -63,7 +63,7 @@ def report() -> list[str]:
     from mxa_lite.policy.load import choose_dtype
     from mxa_lite.recipe.keys import Model
     from mxa_lite.sandbox.box import Limits, Sandbox
-    from mxa_lite.sandbox.confine import COVERS, LEVELS
+    from mxa_lite.sandbox.confine import LEVELS
 
     found, cuda = versions(), torch.cuda.is_available()
     dtype, why_dtype = choose_dtype(Model())

@@ -63,8 +63,12 @@ for _name in MODULES:  # `import workflow.nodes`, then `workflow.nodes.AgentNode
 
 
 def node_names(source: str) -> frozenset[str]:
-    """The classes that a file of own nodes defines, read without running it; SyntaxError if bad."""
-    body = ast.parse(source).body
+    """The classes that a file of own nodes defines, read without running it; none if it does not
+    parse, which the sandbox says where it runs it."""
+    try:
+        body = ast.parse(source).body
+    except (SyntaxError, ValueError):
+        return frozenset()
     return frozenset(item.name for item in body if isinstance(item, ast.ClassDef))
 
 

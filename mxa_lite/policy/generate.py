@@ -89,27 +89,8 @@ class Engine:
     def encode(
         self, messages: list[dict[str, str]], max_prompt: int, add_generation_prompt: bool = True
     ) -> tuple[list[int], bool]:
-        """Prompt ids and whether the middle was cut: a long prompt keeps its system part and its
-        tail. A prompt that ends with an assistant message is a reply to go on with."""
-        tokenizer, template = self.policy.tokenizer, self.policy.template
-
-        def ids_of(some: list[dict[str, str]], generation: bool) -> list[int]:
-            begun = generation and some[-1]["role"] == "assistant"
-            text = tokenizer.apply_chat_template(
-                some,
-                tokenize=False,
-                add_generation_prompt=generation and not begun,
-                continue_final_message=begun,
-                **template,
-            )
-            return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-        ids = ids_of(messages, add_generation_prompt)
-        if len(ids) <= max_prompt:
-            return ids, False
-        system = messages[0]["role"] == "system"
-        head = min(len(ids_of(messages[:1], False)) if system else 0, max_prompt // 2)
-        return ids[:head] + ids[len(ids) - (max_prompt - head) :], True
+        """Prompt ids, at most `max_prompt`, and whether text was cut, as `Template.encode` says."""
+        return self.policy.template.encode(messages, max_prompt, add_generation_prompt)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion per request, in their order."""

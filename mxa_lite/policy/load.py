@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from peft import get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -23,8 +26,11 @@ from mxa_lite.policy import accelerator, choose_loader
 from mxa_lite.policy.lora import lora_config
 from mxa_lite.policy.merged import Merged
 from mxa_lite.policy.policy import ROLES, Policy
-from mxa_lite.recipe.keys import Model, Recipe
+from mxa_lite.policy.template import Template, probe
+from mxa_lite.recipe.keys import Lora, Model, Recipe
 
+DAMAGED = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, UnpicklingError)
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 COPIES = 1 << 30  # bytes of merged weights that nobody needs to be asked for
 
 
@@ -79,46 +85,90 @@ def folder_of(model: Model) -> str:
     return str(local) if local.is_dir() else model.name
 
 
-def end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end a completion: those the model's generation config names, and eos."""
+def end_tokens(model: Any, template: Template) -> list[int]:
+    """Tokens that end a completion: those of the model's generation config, eos, and what ends a
+    turn in the template."""
     ends = getattr(model.generation_config, "eos_token_id", None) or []
-    return list(
-        dict.fromkeys([*([ends] if isinstance(ends, int) else ends), tokenizer.eos_token_id])
-    )
+    found = [
+        *([ends] if isinstance(ends, int) else ends),
+        template.tokenizer.eos_token_id,
+        template.turn_end,
+    ]
+    return list(dict.fromkeys(token for token in found if token is not None))
 
 
-def set_pad(tokenizer: Any, ends: Iterable[int] = ()) -> str | None:
+def set_pad(tokenizer: Any, ends: Iterable[int] = (), rows: int = 2**31) -> str | None:
     """Give the tokenizer a pad token that is neither eos nor part of a prompt; says what it took.
 
     Unsloth's loss rebuilds masks from `token != pad`, so a pad that occurs in text loses tokens.
-    ends: further tokens that end a completion. Qwen3 pads with one of its two.
+    ends: further tokens that end a completion. Qwen3 pads with one of its two. rows: of the
+    embedding, within which the pad must be.
     """
-    used = {tokenizer.eos_token_id, tokenizer.bos_token_id, *ends}
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in used:
-        return None
     template = str(tokenizer.chat_template or "")
-    spare = [
-        token
-        for token in reversed(tokenizer.all_special_tokens)
-        if tokenizer.convert_tokens_to_ids(token) not in used and token not in template
-    ]
+    used = {tokenizer.eos_token_id, tokenizer.bos_token_id, *ends}
+
+    def free(index: int | None) -> bool:
+        if index is None or index in used or index >= rows:
+            return False
+        return tokenizer.convert_ids_to_tokens(index) not in template
+
+    if free(tokenizer.pad_token_id):
+        return None
+    spare = [tokenizer.convert_tokens_to_ids(t) for t in reversed(tokenizer.all_special_tokens)]
     added = [
-        str(token)
+        index
         for index, token in sorted(tokenizer.added_tokens_decoder.items(), reverse=True)
-        if index not in used and token.special and str(token) not in template
+        if token.special
     ]
-    if not (candidates := spare + added):
+    candidates = [index for index in spare + added if free(index)]
+    if not candidates:
         raise InputError("the tokenizer has no spare special token to pad with; add one to it")
-    tokenizer.pad_token = candidates[0]
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(candidates[0])
     return (
-        f"padding with {candidates[0]}, since the model's pad token was missing or can end a reply"
+        f"padding with {tokenizer.pad_token}, since the model's pad token was missing, can end a"
+        " reply, occurs in prompts or has no embedding"
     )
 
 
-def _plain_base(model: Model, dtype: torch.dtype) -> tuple[Any, Any]:
+def _config(model: Model) -> Any:
+    """The model's config, without dropout. Raises InputError for what the kit cannot train."""
     name = folder_of(model)
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unloadable(name, error) from error
+    for key, value in vars(config).items():
+        if "drop" in key and isinstance(value, float):
+            setattr(config, key, 0.0)  # else an update sees other log-probs than were sampled
+        if key in EXPERTS and isinstance(value, int) and value > 1:
+            raise InputError(
+                f"model.name: {name} is a mixture of experts ({key} {value}), which adapters of"
+                " linear layers do not reach; take a dense model"
+            )
+    method = (getattr(config, "quantization_config", None) or {}).get("quant_method")
+    if method and (method != "bitsandbytes" or model.quantization != "4bit"):
+        raise InputError(
+            f"model.name: {name} is quantized by {method}; take the 16-bit model, which"
+            " model.quantization: 4bit quantizes when it loads"
+        )
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest and model.max_length > longest:
+        raise InputError(
+            f"model.max_length is {model.max_length}, but {name} knows {longest} positions; set"
+            f" model.max_length={longest} or less"
+        )
+    return config
+
+
+def _unloadable(name: str, error: BaseException) -> InputError:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return InputError(f"model.name: {name} does not load: {reason}")
+
+
+def _plain_base(model: Model, dtype: torch.dtype) -> tuple[Any, Any]:
+    name, config = folder_of(model), _config(model)
     quantization = None
-    if model.quantization == "4bit":
+    if model.quantization == "4bit" and not hasattr(config, "quantization_config"):
         quantization = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -127,16 +177,51 @@ def _plain_base(model: Model, dtype: torch.dtype) -> tuple[Any, Any]:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        base = AutoModelForCausalLM.from_pretrained(
+        base, found = AutoModelForCausalLM.from_pretrained(
             name,
+            config=config,
             dtype=dtype,
             quantization_config=quantization,
             device_map={"": int(os.environ.get("LOCAL_RANK", "0"))} if accelerator() else None,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # named below
         )
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise InputError(f"model.name: {name} does not load: {reason}") from error
+    except DAMAGED as error:
+        raise _unloadable(name, error) from error
+    wrong = {key[0] for key in found["mismatched_keys"]} | _misshapen(base)
+    if lacking := sorted({*found["missing_keys"], *wrong}):
+        raise InputError(
+            f"model.name: {name} lacks {len(lacking)} weights, or has them in another shape,"
+            f" {lacking[0]} among them; fetch it again"
+        )
     return base, tokenizer
+
+
+def _misshapen(base: Any) -> set[str]:
+    """Weights whose size is not the config's, which a quantized model takes without a word."""
+    with torch.device("meta"):
+        right = type(base)(base.config)
+    sizes = {name: weight.numel() for name, weight in right.named_parameters()}
+    return {
+        name
+        for name, weight in base.named_parameters()
+        if name in sizes and sizes[name] != getattr(weight, "quant_state", weight).shape.numel()
+    }
+
+
+def adapted(base: Any, lora: Lora, name: str) -> Any:
+    """The base with a first adapter. Raises InputError when lora.targets names what cannot be."""
+    try:
+        model = get_peft_model(base, lora_config(lora), adapter_name=name)
+    except ValueError as error:  # no layer of that name, or none that can have an adapter
+        raise InputError(f"lora.targets: {' '.join(str(error).split())[:300]}") from error
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    if base.config.tie_word_embeddings and any(isinstance(end, BaseTunerLayer) for end in ends):
+        raise InputError(
+            "lora.targets: names an embedding whose weights the model also uses at its other end;"
+            " leave embed_tokens and lm_head out"
+        )
+    return model
 
 
 def keep_differentiable(model: Any) -> None:
@@ -170,20 +255,17 @@ def load(recipe: Recipe) -> Policy:
         model, tokenizer = unsloth.load(recipe, folder_of(recipe.model), dtype, first)
     else:
         base, tokenizer = _plain_base(recipe.model, dtype)
-        try:
-            model = get_peft_model(base, lora_config(recipe.lora), adapter_name=first)
-        except ValueError as error:  # no layer of that name
-            raise InputError(f"lora.targets: {' '.join(str(error).split())[:300]}") from error
+        model = adapted(base, recipe.lora, first)
         if accelerator():
             model.gradient_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
     keep_differentiable(model)
-    if tokenizer.chat_template is None:
-        raise InputError(f"model.name: {recipe.model.name} has no chat template; use a chat model")
     for name in others:
         model.add_adapter(name, lora_config(recipe.lora))
-    ends = end_tokens(model, tokenizer)
-    if note := set_pad(tokenizer, ends):
+    template = probe(tokenizer, recipe.model.chat_template)
+    notes += template.notes
+    ends = end_tokens(model, template)
+    if note := set_pad(tokenizer, ends, model.get_input_embeddings().weight.shape[0]):
         notes.append(note)
     # The folder may set anything here: penalties, beams, a static cache. Nothing of it is used.
     model.generation_config = model.get_base_model().generation_config = GenerationConfig(
@@ -192,9 +274,7 @@ def load(recipe: Recipe) -> Policy:
     tokenizer.padding_side = "left"
     weights, why_weights = choose_weights(recipe, model, loader)
     notes.append(f"rollout.weights {weights}: {why_weights}")
-    policy = Policy(
-        model, tokenizer, adapters, loader, ends, notes, dict(recipe.model.chat_template)
-    )
+    policy = Policy(model, tokenizer, adapters, loader, ends, template, notes)
     if weights == "merged":
         policy.merged = Merged(model, recipe.model.max_length)
     model.set_requires_grad(list(policy.names), True)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from mxa_lite.errors import InputError
 from mxa_lite.policy.decode import Decoder
 from mxa_lite.policy.merged import Merged
+from mxa_lite.policy.template import Template
 
 if TYPE_CHECKING:
     from mxa_lite.recipe.keys import Role
@@ -38,8 +39,8 @@ class Policy:
     adapters: dict[str, str]
     loader: str
     ends: list[int]
+    template: Template
     notes: list[str] = field(default_factory=list)
-    template: dict[str, Any] = field(default_factory=dict)
     threads: int | None = None
     merged: Merged | None = None
 

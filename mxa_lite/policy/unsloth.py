@@ -6,11 +6,10 @@ Import this before trl, transformers and peft (`unsloth_first` does).
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mxa_lite.errors import InputError, RunError
+from mxa_lite.errors import InputError
 from mxa_lite.stdio import stdout_for_json
 
 if TYPE_CHECKING:
@@ -26,11 +25,6 @@ os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(_CACHE / "unsloth_compiled
 # It prints to stdout when it is imported and when it loads; that belongs on stderr.
 with stdout_for_json(True):
     from unsloth import FastLanguageModel
-
-GET_LLAMA_CPP = (
-    'python -c "import unsloth; from unsloth_zoo.llama_cpp import install_llama_cpp;'
-    ' install_llama_cpp()"'
-)
 
 
 def load(recipe: Recipe, folder: str, dtype: torch.dtype, first_adapter: str) -> tuple[Any, Any]:
@@ -85,32 +79,3 @@ def for_inference(model: Any) -> None:
 def for_training(model: Any) -> None:
     """Unsloth's training mode, with the checkpointing that `load` set up."""
     FastLanguageModel.for_training(model)
-
-
-def check_converter() -> None:
-    """Raise InputError with the command to run unless llama.cpp is where Unsloth looks for it.
-
-    Unsloth would fetch and build it by itself, asking for passwords on the way.
-    """
-    from unsloth_zoo.llama_cpp import check_llama_cpp
-
-    try:
-        with stdout_for_json(True):
-            check_llama_cpp()
-    except RuntimeError as error:
-        raise InputError(f"--gguf: {error}; get it with: {GET_LLAMA_CPP}") from error
-
-
-def to_gguf(merged: Path, target: Path) -> None:
-    """Write 8-bit `target`/*.gguf from a merged 16-bit model. Raises RunError when it fails."""
-    out = merged.with_name(f"{merged.name}.out")
-    with stdout_for_json(True):
-        model, tokenizer = FastLanguageModel.from_pretrained(str(merged), load_in_4bit=False)
-        try:
-            model.save_pretrained_gguf(str(out), tokenizer, quantization_method="q8_0")
-        except RuntimeError as error:
-            raise RunError(f"llama.cpp's converter failed: {error}") from error
-    target.mkdir(parents=True, exist_ok=True)
-    # Without a GPU they are in the folder it was given, with one in a folder beside that.
-    for file in out.parent.glob(f"{out.name}*/*.gguf"):
-        shutil.move(file, target)

@@ -175,6 +175,7 @@ class Train(Block):
     lr_scheduler: LrScheduler = "constant_with_warmup"  # does not change when `steps` grows
     loss_type: LossType = "dapo"
     clip: Real = 0.2
+    updates: Positive = 1  # optimizer updates over the trajectories of one step
     weight_decay: Real = 0.01
     max_grad_norm: Real = 1.0
     tokens_per_micro_batch: Positive = 8192

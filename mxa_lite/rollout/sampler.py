@@ -19,8 +19,7 @@ from mxa_lite.mas.check import check
 from mxa_lite.policy.request import Completion, Request, seed_of
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.sandbox.box import CallRequest, Ended, Job, Sandbox
-from mxa_lite.sandbox.child import path_key
-from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
+from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree, path_key
 
 if TYPE_CHECKING:  # torch is loaded where a model is
     from mxa_lite.policy.generate import Engine

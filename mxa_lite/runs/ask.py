@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mxa_lite.errors import InputError, json_object
-from mxa_lite.evidence.evaluate import single_trees
-from mxa_lite.learn.trainer import checkpoint_name, latest_checkpoint
 from mxa_lite.policy.request import Completion
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.rollout.canned import Ungraded, execute, graph, shown_calls
+from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.rollout.sampler import Sampler, Shape, Waiting, call_of
-from mxa_lite.runs.opened import load_policy, sampler_for
+from mxa_lite.rollout.single import single_trees
+from mxa_lite.runfolder import checkpoint_name, latest_checkpoint
 from mxa_lite.runs.stored import stored_recipe
 from mxa_lite.stdio import printable
 from mxa_lite.tree import Call, Design, Outcome, Question, Tree

@@ -1,9 +1,8 @@
-"""Trained adapters as standard folders for other tools: PEFT, plain Transformers, GGUF."""
+"""Trained adapters as standard folders for other tools: PEFT, plain Transformers."""
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +74,3 @@ def export_merged(run: Path, recipe: Recipe, target: Path) -> None:
         merged = PeftModel.from_pretrained(base, str(source)).merge_and_unload()
         merged.save_pretrained(target / source.name)
         _finish(run, recipe, tokenizer, target / source.name, "16-bit base, adapter merged in")
-
-
-def export_gguf(run: Path, recipe: Recipe, target: Path) -> None:
-    """`target/<role>/*.gguf` in 8 bit, through Unsloth. Raises InputError where it cannot."""
-    from mxa_lite.policy import unsloth
-
-    unsloth.check_converter()
-    with tempfile.TemporaryDirectory() as scratch:
-        export_merged(run, recipe, Path(scratch))
-        for folder in sorted(Path(scratch).iterdir()):
-            unsloth.to_gguf(folder, target / folder.name)
-            shutil.copy(folder / "README.md", target / folder.name / "README.md")

@@ -1,29 +1,35 @@
-"""Ctrl-C in a run."""
+"""Ctrl-C in a run, and what a closing terminal or a scheduler sends in its place."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from types import FrameType
+from typing import Any
 
 import click
 
 
 class Interrupts:
-    """Ctrl-C asks the run to stop at the next safe point; a second one stops it at once."""
+    """A signal asks the run to stop when its step is whole; a second one stops it at once."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
         self.asked = False
-        self._before = signal.getsignal(signal.SIGINT)
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        self._before = signal.signal(signal.SIGINT, self._handle)
+        self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        click.echo("\nstopping; a checkpoint is saved first (Ctrl-C again: at once)", err=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            click.echo("\nstopping after this step; a second Ctrl-C: at once", err=True)

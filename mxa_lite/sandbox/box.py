@@ -5,9 +5,10 @@
         for event in sandbox.poll(None):  # CallRequest or Ended; again until idle
             ...
 
-Nothing from a script is trusted (`sandbox_run.py`). Standard library only; no thread, no torch. One
+Nothing from a script is trusted (`wire.py`). Standard library only; no thread, no torch. One
 process, the warm fork server, is started per `Sandbox`; it forks and confines one child per script
-(`confine.py` says how well). A script's own time is wall time while it does not wait for the model.
+(`confine.py` says how well). A script's own time is wall time while it does not wait for the model,
+and, as far as its limit goes, not for a core of a busy machine.
 """
 
 from __future__ import annotations
@@ -16,51 +17,33 @@ import contextlib
 import json
 import math
 import os
+import resource
 import selectors
-import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from dataclasses import asdict, replace
 from typing import Any
 
-from mxa_lite.errors import RunError
 from mxa_lite.mas.script import node_names
-from mxa_lite.sandbox.child import MAX_LINE, path_key
+from mxa_lite.sandbox.child import MAX_LINE
 from mxa_lite.sandbox.confine import LEVELS
-from mxa_lite.sandbox.start import start_server
-from mxa_lite.sandbox.wire import (
-    CallRequest,
-    CodeResult,
-    Done,
-    Ended,
-    Job,
-    Limits,
-    Run,
-    ToolRequest,
-)
+from mxa_lite.sandbox.process import SandboxError, ServerProcess
+from mxa_lite.sandbox.wire import CallRequest, CodeResult, Done, Ended, Job, Limits, Run
 from mxa_lite.tree import Outcome
 
 __all__ = ["CallRequest", "CodeResult", "Ended", "Job", "Limits", "Sandbox", "SandboxError"]
 
-_YOUNG = 0.05  # seconds in which a script that computes takes a core, as far as starts go
-_CROWD = 8  # scripts that compute, per core: with more, time spent in the queue is better spent
-_AWAY = 1.0  # seconds at most that are charged for a time in which nobody polls
-
-
-class SandboxError(RunError):
-    """The demanded level is not to be had, or the server does not start."""
+_SPARE = 64  # file handles that are left to others; a script takes one, and one for its tool
 
 
 class Sandbox:
     """A warm fork server and the scripts it runs; to be used from one thread at a time.
 
-    level: the strongest of `confine.LEVELS` this machine gave. alive: scripts at once; more wait
-    in a queue. at_most: the highest level to try. nodes: the text of a file of further node
-    classes, which each script has too, and `node_names` their names. Raises SandboxError below
-    `require`, and where `nodes` is no Python.
+    level: the strongest of `confine.LEVELS` this machine gave. alive: scripts at once, fewer where
+    file handles are scarce; more wait in a queue. at_most: the highest level to try. nodes: text of
+    a file of further node classes, which every script has too; `node_names` are their names. Raises
+    SandboxError below `require`.
     """
 
     def __init__(
@@ -74,13 +57,10 @@ class Sandbox:
     ) -> None:
         self.limits = limits
         self._nodes = nodes
-        try:
-            self.node_names = node_names(nodes)
-        except SyntaxError as error:
-            raise SandboxError(f"rollout.nodes line {error.lineno}: {error.msg}") from error
-        self._alive = alive
+        self.node_names = node_names(nodes)
+        handles = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/dev/fd"))
+        self._alive = max(1, min(alive, (handles - _SPARE) // 2))
         self._at_most = at_most
-        self._cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 2
         self._selector = selectors.DefaultSelector()
         self._queue: deque[Run] = deque()
         self._runs: dict[int, Run] = {}  # started and not yet reaped
@@ -88,7 +68,6 @@ class Sandbox:
         self._channels: dict[int, tuple[socket.socket, bytearray]] = {}  # and what is to be sent
         self._events: list[CallRequest | Ended] = []
         self._jobs = 0
-        self._left = time.monotonic()  # when somebody last polled
         self._open_server()
         if LEVELS.index(self.level) < LEVELS.index(require):
             self.close()
@@ -103,41 +82,34 @@ class Sandbox:
     def prepare(self, count: int) -> None:
         """Has processes started and confined for the next scripts, and does not wait for them."""
         for _ in range(min(count, self._alive - len(self._runs)) - len(self._ready)):
-            run = Run(self._jobs, {}, self.limits, lambda ended, status: None)
+            run = Run(self._jobs, {}, self.limits)
             self._jobs += 1
             self._open(run)
             self._ready.append(run)
 
     def start(self, job: Job) -> int:
         """Queues a script; returns its number. Numbers grow, with programs between."""
-
-        def done(ended: Ended, status: int) -> None:
-            self._events.append(ended)
-
         spec = {**asdict(job), "nodes": self._nodes, "program": False}
         if not self._ready:
-            return self._enqueue(spec, self.limits, done)
+            return self._enqueue(spec, self.limits)
         run = self._ready.popleft()
-        run.spec, run.done = spec, done
-        run.started = run.since = time.monotonic()
+        run.spec, run.since = spec, time.monotonic()
         self._send(run, spec)
         return run.number
 
     def poll(self, timeout: float | None) -> list[CallRequest | Ended]:
-        """New events, sorted by job and path.
-
-        Blocks until there is one, or all scripts wait for replies, or the timeout (s) is over.
-        """
+        """New events, sorted by job and path; waits for one, `timeout` s at most, unless idle."""
         deadline = time.monotonic() + (math.inf if timeout is None else timeout)
         self._pump(0)
         while not self._events and not self.idle() and (rest := deadline - time.monotonic()) > 0:
             self._pump(rest)
         events, self._events = self._events, []
-        return sorted(events, key=_event_key)
+        return sorted(events, key=lambda event: (event.job, *event.order()))
 
     def idle(self) -> bool:
         """Every live script waits for the model: none computes, starts or is being ended."""
-        busy = (run.since is not None or run.verdict is not None for run in self._runs.values())
+        runs = self._runs.values()
+        busy = (run.since is not None or run.verdict is not None or run.dead for run in runs)
         return not self._startable() and not any(busy)
 
     def reply(self, job: int, call_id: int, text: str) -> None:
@@ -146,7 +118,7 @@ class Sandbox:
         ValueError when the script did not make this call or already has its reply.
         """
         run = self._runs.get(job)
-        if run is None or run.verdict is not None or run.ended:
+        if run is None or run.over():
             return
         if call_id not in run.pending:
             raise ValueError(f"job {job} does not wait for call {call_id}")
@@ -167,7 +139,8 @@ class Sandbox:
             def done(ended: Ended, status: int, index: int = index) -> None:
                 results[index] = CodeResult.of(ended, status)
 
-            self._enqueue(_program(source, stdin), self.limits, done)
+            spec = {"source": source, "stdin": stdin, "program": True}
+            self._enqueue(spec, self.limits, done)
         while len(results) < len(programs):
             self._pump(math.inf)
         return [results[index] for index in range(len(programs))]
@@ -184,7 +157,9 @@ class Sandbox:
 
     # starting
 
-    def _enqueue(self, spec: dict[str, Any], limits: Limits, done: Done, owner: Any = None) -> int:
+    def _enqueue(
+        self, spec: dict[str, Any], limits: Limits, done: Done | None = None, owner: Any = None
+    ) -> int:
         run = Run(self._jobs, spec, limits, done, owner)
         self._jobs += 1
         # a tool goes first: the script that waits for it must not wait for others to end
@@ -197,24 +172,11 @@ class Sandbox:
         return bool(self._queue) and (self._queue[0].owner is not None or not full)
 
     def _launch(self) -> None:
-        """Starts queued scripts, as many at once as there are cores."""
-        if not self._startable():
-            return
-        now = time.monotonic()
-        ages = [
-            now - run.started
-            for run in self._runs.values()
-            if run.since is not None and not run.tools
-        ]
-        free = min(
-            self._cores - sum(age < _YOUNG for age in ages), _CROWD * self._cores - len(ages)
-        )
-        while self._startable() and free > 0:
+        while self._startable():
             run = self._queue.popleft()
-            run.started = run.since = now
+            run.since = time.monotonic()
             self._open(run)
             self._send(run, run.spec)
-            free -= 1
 
     def _open(self, run: Run) -> None:
         """Has the server start a process for the run, which then waits for its first line."""
@@ -224,7 +186,7 @@ class Sandbox:
         self._channels[run.number] = (ours, bytearray())
         self._selector.register(ours, selectors.EVENT_READ, run)
         message = {"job": run.number, "owner": run.owner, "limits": asdict(run.limits)}
-        self._tell(message, theirs)
+        self.server.tell(message, theirs)
         theirs.close()
 
     # the loop
@@ -233,10 +195,9 @@ class Sandbox:
         """Waits for something to happen, `wait` seconds at most, and handles it."""
         now = time.monotonic()
         for run in self._runs.values():
-            if run.since is not None:
-                run.since += max(0.0, now - max(run.since, self._left) - _AWAY)
-                wait = min(wait, run.limits.seconds * run.limits.patience - run.seconds(now))
-        wait = max(0.0, min(wait, _YOUNG / 5) if self._startable() else wait)
+            if run.since is not None and run.pid is not None:
+                wait = min(wait, run.limits.seconds - run.seconds(now))
+        wait = max(0.0, wait)
         for key, mask in self._selector.select(None if wait == math.inf else wait + 0.001):
             if key.data is None:
                 self._read_control()
@@ -245,12 +206,10 @@ class Sandbox:
                     self._flush(key.data)
                 if mask & selectors.EVENT_READ:
                     self._read(key.data)
-        self._left = time.monotonic()
-        if self._left >= now + wait:
+        if (later := time.monotonic()) >= now + wait:
             for run in self._runs.values():
-                most = run.limits.seconds * run.limits.patience
-                if run.verdict is None and run.seconds(self._left) > most:
-                    error = f"timeout: {most:g} s of own time"
+                if run.verdict is None and run.late(later):
+                    error = f"timeout: {run.limits.seconds:g} s of own time"
                     self._kill(run, Outcome.TIMEOUT, error)
         self._launch()
 
@@ -266,47 +225,51 @@ class Sandbox:
         if not data:
             self._selector.unregister(channel)
             if not run.ended:  # it has closed its channel, or is dead: then this does no harm
-                self._tell({"job": run.number})
+                self.server.tell({"job": run.number})
             return False
         for request in run.feed(data, time.monotonic()):
             if isinstance(request, CallRequest):
                 self._events.append(request)
             else:
-                self._tool(run, request)
+                self._tool(run, *request)
         if run.verdict is not None:
             self._kill(run, run.verdict, "")
         return True
 
-    def _tool(self, run: Run, request: ToolRequest) -> None:
+    def _tool(self, run: Run, ident: int, code: str) -> None:
         """Runs a script's program on the script's own time."""
         if run.tool_runs > run.limits.max_calls:
-            self._answer(run, request.id, "error: too many tool runs")
+            self._answer(run, ident, "error: too many tool runs")
             return
 
         def done(ended: Ended, status: int) -> None:
-            run.tools.discard(request.id)
-            if run.number in self._runs and run.verdict is None:
-                self._answer(run, request.id, CodeResult.of(ended, status).as_reply())
+            run.tools.discard(ident)
+            if run.number in self._runs and not run.over():
+                self._answer(run, ident, CodeResult.of(ended, status).as_reply())
 
         rest = (run.limits.seconds - run.seconds(time.monotonic())) / 2  # so it can tell of it
         limits = replace(run.limits, seconds=rest)
-        run.tools.add(request.id)
-        self._enqueue(_program(request.code, ""), limits, done, run.number)
+        run.tools.add(ident)
+        spec = {"source": code, "stdin": "", "program": True}
+        self._enqueue(spec, limits, done, run.number)
 
     def _read_control(self) -> None:
-        try:
-            data = self._control.recv(4096)
-        except OSError:
-            data = b""
-        if data:
-            message = json.loads(data)
+        message = self.server.receive()
+        if message is None:  # it is dead, out of memory perhaps; its scripts with it
+            self._close_server()
+            for run in [*self._runs.values()]:
+                run.fail(Outcome.CRASHED, "the sandbox server died")
+                self._finish(run, -9, None)
+            self._open_server()
+        elif "status" in message:
             self._finish(self._runs[message["job"]], message["status"], message["reason"])
-            return
-        self._close_server()  # it is dead, out of memory perhaps; its scripts with it
-        for run in [*self._runs.values()]:
-            run.fail(Outcome.CRASHED, "the sandbox server died")
-            self._finish(run, -9, None)
-        self._open_server()
+        elif "pid" in message:
+            run = self._runs[message["job"]]
+            run.pid, run.since = message["pid"], run.since and time.monotonic()  # its time begins
+        else:  # the time that removing its folder takes is not its own
+            run = self._runs[message["job"]]
+            run.pause(time.monotonic())
+            run.dead = True
 
     # what is sent
 
@@ -328,14 +291,8 @@ class Sandbox:
         except OSError:  # it has closed its channel
             return
         with contextlib.suppress(KeyError):
-            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if unsent else 0)
-            if self._selector.get_key(channel).events != wanted:
-                self._selector.modify(channel, wanted, run)
-
-    def _tell(self, message: dict[str, Any], channel: socket.socket | None = None) -> None:
-        with contextlib.suppress(OSError):  # a dead server is noticed where it is read
-            fds = [] if channel is None else [channel.fileno()]
-            socket.send_fds(self._control, [json.dumps(message).encode()], fds)
+            writing = selectors.EVENT_WRITE if unsent else 0
+            self._selector.modify(channel, selectors.EVENT_READ | writing, run)
 
     # ending
 
@@ -343,7 +300,7 @@ class Sandbox:
         run.fail(outcome, error)
         run.pause(time.monotonic())
         self._events = [event for event in self._events if event.job != run.number]
-        self._tell({"job": run.number})
+        self.server.tell({"job": run.number})
 
     def _finish(self, run: Run, status: int, reason: str | None) -> None:
         """The script is dead and reaped: reads what it left, decides the outcome, reports."""
@@ -357,12 +314,14 @@ class Sandbox:
         outcome, error = run.outcome(status, reason)
         out, err = self._output(run, "out"), self._output(run, "err")
         message = run.message if outcome in (Outcome.OK, Outcome.NO_CALLS) else None
-        wall = time.monotonic() - run.started
-        ended = Ended(run.number, outcome, message, run.nodes, out, err, error, run.used, wall)
-        run.done(ended, status)
+        ended = Ended(run.number, outcome, message, run.nodes, out, err, error, run.used)
+        if run.done is not None:
+            run.done(ended, status)
+        elif run.spec:  # else it was prepared and died before it had a script
+            self._events.append(ended)
 
     def _output(self, run: Run, name: str) -> str:
-        path = os.path.join(self._folder, f"{run.number}.{name}")
+        path = os.path.join(self.server.folder, f"{run.number}.{name}")
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # it may be anything, below Landlock
         with contextlib.suppress(OSError):  # killed before it was started
             with open(os.open(path, flags), "rb") as file:
@@ -380,40 +339,12 @@ class Sandbox:
         if not run.spec:  # dead before it had a script
             self._ready = deque(ready for ready in self._ready if ready is not run)
 
-    # the server
-
     def _open_server(self) -> None:
-        self._server, self._control = start_server(self._at_most)
-        self._control.settimeout(60)
-        hello = b""
-        with contextlib.suppress(OSError):
-            hello = self._control.recv(4096)
-        self._control.settimeout(None)
-        if not hello:
-            self._server.kill()
-            _, complaint = self._server.communicate()
-            last = complaint.decode("utf-8", "replace").strip().splitlines()[-1:]
-            raise SandboxError(f"the sandbox server did not start: {' '.join(last)}")
-        self.level, self._folder = json.loads(hello)
-        self._selector.register(self._control, selectors.EVENT_READ, None)
+        self.server = ServerProcess(self._at_most)
+        self.level = self.server.level
+        self._selector.register(self.server.control, selectors.EVENT_READ, None)
 
     def _close_server(self) -> None:
         with contextlib.suppress(KeyError):
-            self._selector.unregister(self._control)
-        self._control.close()
-        try:
-            self._server.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._server.kill()
-            self._server.communicate()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _program(source: str, stdin: str) -> dict[str, Any]:
-    return {"source": source, "stdin": stdin, "program": True}
-
-
-def _event_key(event: CallRequest | Ended) -> tuple[Any, ...]:
-    if isinstance(event, Ended):
-        return (event.job, 1)
-    return (event.job, 0, path_key(event.path), event.number)
+            self._selector.unregister(self.server.control)
+        self.server.close()

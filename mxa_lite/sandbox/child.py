@@ -32,23 +32,22 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mxa_lite.tree import path_key
+
 CHANNEL = 3  # the file descriptor of the wire
 TASKS = 4  # the file descriptor of this process's threads in /proc
 MAX_LINE = 1 << 20  # bytes; the parent ends a script that sends a longer one
 _FILES = ("script.py", "program.py", "nodes.py")  # names of the source in tracebacks
+PACKAGES = "packages"  # the folder beside those of scripts that programs may import from
 OUT_OF_MEMORY = 77  # exit status when not even the end could be reported
 
+Messages = list[dict[str, str]]
 _Held = tuple[tuple[tuple[int, int, str], ...], int, bytes, int]
 
 
-def path_key(path: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key of a node path: "0.2" comes before "0.10"."""
-    parts = [part[:20] for part in path.split(".")]
-    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)
-
-
 class Client:
-    """What `mas` talks to. Calls block; threads made by `spawn` are counted, others are watched."""
+    """The wire as `mas` sees it. Calls block; threads made by `spawn` are counted, others are
+    watched. ValueError for what is longer than a line of the wire may be."""
 
     def __init__(self, channel: int = CHANNEL) -> None:
         self._channel = channel
@@ -65,34 +64,21 @@ class Client:
         self._watched = False
 
     def call(
-        self,
-        agent: str,
-        path: str,
-        number: int,
-        messages: list[dict[str, str]],
-        temperature: float | None,
+        self, agent: str, path: str, number: int, messages: Messages, temperature: float | None
     ) -> str:
-        """Asks the model as `agent`; blocks until the reply is there.
-
-        ValueError when the messages are longer than one line of the wire may be.
-        """
         request = {"agent": agent, "path": path, "number": number, "messages": messages}
         return self._ask({"t": "call", **request, "temperature": temperature}, path, number)
 
     def tool(self, name: str, code: str) -> str:
-        """Has the parent run `code` in a sandbox of its own; its output as text."""
         return self._ask({"t": "tool", "name": name, "code": code}, None, 0)
 
     def node(self, record: dict[str, Any]) -> None:
-        """Records a node's result, so that the workflow can be drawn."""
         self._send({"t": "node", "node": record})
 
     def answer(self, message: str) -> None:
-        """Sends the answering message; the parent keeps the first one."""
         self._send({"t": "answer", "message": message})
 
     def end(self, error: str | None) -> None:
-        """Tells how the script ended; the last line of the wire."""
         self._send({"t": "end", "error": error})
 
     def spawn(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -209,8 +195,8 @@ class Client:
                 os._exit(1)  # the parent is gone
             parts.append(chunk)
         line, _, self._unread = b"".join(parts).partition(b"\n")
-        found: dict[str, Any] = json.loads(line)
-        return found
+        message: dict[str, Any] = json.loads(line)
+        return message
 
     def _send(self, line: dict[str, Any]) -> None:
         data = _encode(line)
@@ -244,23 +230,23 @@ def _encode(line: dict[str, Any]) -> bytes:
     return data
 
 
-def _run_program(source: str, stdin: str) -> None:
-    """A plain Python program, as `python program.py` would run it."""
+def _run_program(source: str, stdin: str, packages: str) -> None:
+    """A plain Python program, as `python program.py` would run it; it may import what lies in the
+    folder `packages` too."""
     with tempfile.TemporaryFile() as file:  # not a pipe: it holds input of any length
         file.write(stdin.encode("utf-8", "replace"))
         file.seek(0)
         os.dup2(file.fileno(), 0)
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
+    sys.path.append(packages)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # each of its threads would take memory of the limit
     linecache.cache["program.py"] = (len(source), None, source.splitlines(True), "program.py")
-    sys.argv[:] = ["program.py"]
     sys.set_int_max_str_digits(0)  # the memory limit is limit enough
     try:
         exec(compile(source, "program.py", "exec", dont_inherit=True), module.__dict__)
     finally:  # an interpreter's own end: what is still to be printed is the program's output
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         del module, sys.modules["__main__"]
         gc.collect()  # runs each `__del__`
@@ -298,10 +284,11 @@ def main(folder: str) -> None:
     job = client._read_line()
     error: str | None = None
     status = 0
+    vars(sys).update({key: [_FILES[job["program"]]] for key in ("argv", "orig_argv")})
     try:
         if job["program"]:
             random.seed(0)
-            _run_program(job["source"], job["stdin"])
+            _run_program(job["source"], job["stdin"], os.path.join(folder, "..", PACKAGES))
         else:
             from mxa_lite.mas import script as mas
 

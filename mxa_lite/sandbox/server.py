@@ -1,14 +1,15 @@
 """The warm fork server: started once per `Sandbox`, forks one confined process per script.
 
-Started as `python -S -s -B -P sandbox_server.py SOCKET LEVEL` with an environment of its own (not
-`-I`, which would ignore the fixed hash seed in it). It imports what scripts need, forks, reaps,
-polls disk and threads, and removes folders. It never sees a script, a message or an answer: those
-travel between the trainer and the child, so nothing of one script is in the memory of another.
+Started as `python -S -s -B -P server.py SOCKET LEVEL PACKAGE...` with an environment of its own
+(not `-I`, which would ignore the fixed hash seed in it). It imports what scripts need, forks,
+reaps, polls disk and threads, and removes folders. It never sees a script, a message or an answer:
+those travel between the trainer and the child; so nothing of a script is in another's memory.
 
 Control messages are JSON in packets. From the trainer: {"job", "owner", "limits"} with the child's
 end of the channel starts one, {"job"} without it kills it. To the trainer: [level, folder] once,
-then {"job", "status", "reason"} of each that has ended. It ends, and all its children with it,
-when the trainer is gone.
+{"job", "pid"} of one that is started, {"job"} of a dead one whose folder takes time to remove, and
+{"job", "status", "reason"} when nothing of it is left. It ends, and all its children with it, when
+the trainer is gone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import shutil
 import signal
 import socket
 import stat
-import subprocess
 import sys
 import tempfile
 import threading
@@ -40,6 +40,7 @@ itertools json logging math numbers operator pathlib pprint queue random re stat
 textwrap threading time traceback types typing unicodedata uuid"""
 _MAX_THREADS = 256
 _ENTRY_BYTES = 4096  # a file without content takes room too
+_REMOVE = 'chmod -R u+rwx "$0" 2>/dev/null; rm -rf "$0"'
 _TICK = 0.05  # seconds between two looks at disk and threads
 
 
@@ -50,18 +51,6 @@ class _Child:
     disk_mb: int
     owner: int | None  # the job whose tool it is
     reason: str | None = None  # why the server killed it
-
-
-def _remove(folder: str) -> None:
-    """Removes a dead script's folder; follows no link, minds no depth and no missing right."""
-    try:
-        shutil.rmtree(folder)
-    except (OSError, RecursionError):
-        if os.path.islink(folder):
-            os.unlink(folder)
-            return
-        for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
-            subprocess.run([*command, folder], stderr=subprocess.DEVNULL)
 
 
 def _usage(paths: list[str], enough: int) -> int:
@@ -84,27 +73,27 @@ def _usage(paths: list[str], enough: int) -> int:
 
 def _unlinked(pid: int) -> list[str]:
     """Files that a process has removed but keeps open (Linux)."""
-    folder, found = f"/proc/{pid}/fd", []
+    folder, removed = f"/proc/{pid}/fd", list[str]()
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if os.readlink(f"{folder}/{name}").endswith(" (deleted)"):
-                found.append(f"{folder}/{name}")
-    return found
+                removed.append(f"{folder}/{name}")
+    return removed
 
 
 def _processes() -> dict[int, int]:
     """Every process and its parent (Linux)."""
-    found = {}
+    parents = {}
     for name in filter(str.isdigit, os.listdir("/proc") if sys.platform == "linux" else []):
         with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
-            found[int(name)] = int(file.read().rpartition(")")[2].split()[1])
-    return found
+            parents[int(name)] = int(file.read().rpartition(")")[2].split()[1])
+    return parents
 
 
 class Server:
     """Forks and reaps; one loop, one thread."""
 
-    def __init__(self, control: socket.socket, at_most: str) -> None:
+    def __init__(self, control: socket.socket, at_most: str, packages: list[str]) -> None:
         from mxa_lite.sandbox import child as sandbox_child
         from mxa_lite.sandbox import confine
 
@@ -117,11 +106,14 @@ class Server:
         self._removers: dict[int, dict[str, Any]] = {}  # and what is reported when they are done
         self._outbox: deque[bytes] = deque()
         self._next_look = 0.0
-        confine.adopt_orphans()
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
             file.write("900")  # short of memory, the kernel ends a script and not the trainer
-        self._confiner = confine.Confiner(at_most)
         self._folder = tempfile.mkdtemp(prefix="mxa-lite-")
+        links = os.path.join(self._folder, sandbox_child.PACKAGES)
+        os.mkdir(links)
+        for package in packages:
+            os.symlink(package, os.path.join(links, os.path.basename(package)))
+        self._confiner = confine.Confiner(at_most, [links, *packages])
         self._wake, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write)
@@ -180,8 +172,8 @@ class Server:
             os.close(fd)
         return True
 
-    def _pids(self, wanted: Callable[[_Child], bool]) -> list[int]:
-        return [pid for pid, child in self._children.items() if wanted(child)]
+    def _pids(self, condition: Callable[[_Child], bool]) -> list[int]:
+        return [pid for pid, child in self._children.items() if condition(child)]
 
     def _start(self, job: int, owner: int | None, limits: dict[str, Any], channel: int) -> None:
         folder = os.path.join(self._folder, str(job))
@@ -204,26 +196,19 @@ class Server:
             finally:
                 os._exit(1)
         self._children[pid] = _Child(job, folder, limits["disk_mb"], owner)
+        self._send({"job": job, "pid": pid})
 
     def _reap(self, options: int) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, options)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if pid in self._children:
-                self._bury(pid, status)
-            elif pid in self._removers:  # else an orphan that was adopted
-                self._send(self._removers.pop(pid))
+        with contextlib.suppress(ChildProcessError):  # there is none left
+            while (ended := os.waitpid(-1, options)) != (0, 0):
+                if ended[0] in self._children:
+                    self._bury(*ended)
+                elif ended[0] in self._removers:  # else an orphan that was adopted
+                    self._send(self._removers.pop(ended[0]))
 
     def _bury(self, pid: int, status: int) -> None:
-        """Reports a dead child once nothing of it is left.
-
-        Files take their time to remove, seconds if there are many, so a process does that while
-        this one serves the other scripts: their time runs.
-        """
+        """Reports a dead child once nothing of it is left. Many files take seconds to remove, so a
+        process does that while this one serves the other scripts."""
         child = self._children.pop(pid)
         for tool in self._pids(lambda other: other.owner == child.job):
             os.kill(tool, signal.SIGKILL)
@@ -236,17 +221,14 @@ class Server:
             os.rmdir(child.folder)
             self._send(report)
         except OSError:  # it is not empty
+            self._send({"job": child.job})
             self._removers[self._removing(child.folder)] = report
 
     def _removing(self, folder: str) -> int:
-        me, pid = os.getpid(), os.fork()
-        if pid == 0:
-            try:
-                self._confiner.belong_to(me)
-                _remove(folder)
-            finally:
-                os._exit(0)
-        return pid
+        """Starts a process that removes a folder; minds no depth and no missing right."""
+        if os.path.islink(folder):  # by a script below Landlock; what it leads to stays
+            os.unlink(folder)
+        return os.posix_spawn("/bin/sh", ["sh", "-c", _REMOVE, folder], {"PATH": "/usr/bin:/bin"})
 
     def _sweep(self, group: int) -> None:
         """Ends processes that a dead script left behind: orphans became children of the server."""
@@ -291,7 +273,7 @@ def main() -> None:
         importlib.import_module(name)
     sys.path.pop(0)
     threading.stack_size(1 << 20)  # so that a few hundred threads fit into the memory limit
-    server = Server(control, sys.argv[2])
+    server = Server(control, sys.argv[2], sys.argv[3:])
     for name in ("PYTHONHASHSEED", "MALLOC_ARENA_MAX"):  # read at start; not for scripts
         del os.environ[name]
     gc.freeze()  # a collection in a child leaves the shared pages alone

@@ -5,6 +5,7 @@ No process and no socket here: `Run.feed` takes bytes, whatever they are, and ne
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import signal
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mxa_lite.sandbox.child import MAX_LINE, OUT_OF_MEMORY
-from mxa_lite.tree import Outcome
+from mxa_lite.tree import Outcome, path_key
 
 _WIRE_BYTES = 16 << 20  # all that one script may send
 _MAX_LINES = 10_000
@@ -25,18 +26,14 @@ _ROLES = ("system", "user", "assistant", "tool")
 
 @dataclass(frozen=True)
 class Limits:
-    """Per script. seconds: own time; disk_mb: over all its files, with what it prints.
-
-    output_kb: of stdout, and of stderr, that are kept. patience: times its seconds that a program
-    may take on a busy machine; above 1 the seconds count its processor time, rounded up.
-    """
+    """Per script. seconds: own time; disk_mb: over all its files, with what it prints; output_kb:
+    of stdout, and of stderr, that are kept."""
 
     seconds: float = 10
     memory_mb: int = 512
     disk_mb: int = 64
     max_calls: int = 32
     output_kb: int = 64
-    patience: int = 1
 
 
 @dataclass(frozen=True)
@@ -87,19 +84,16 @@ class CallRequest:
     messages: list[dict[str, str]]
     temperature: float | None
 
+    def order(self) -> tuple[Any, ...]:
+        return 0, path_key(self.path), self.number
 
-@dataclass(frozen=True)
-class ToolRequest:
-    """A Python program the script wants run."""
 
-    id: int
-    code: str
+ToolRequest = tuple[int, str]  # an id, and the Python program that the script wants run
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a script ended. message: the answering message, as sent; seconds: its own time; wall:
-    from when the server was given it until it was reaped."""
+    """How a script ended. message: the answering message, as sent; seconds: its own time."""
 
     job: int
     outcome: Outcome
@@ -109,7 +103,9 @@ class Ended:
     stderr: str
     error: str | None
     seconds: float
-    wall: float
+
+    def order(self) -> tuple[Any, ...]:
+        return (1,)
 
 
 Done = Callable[[Ended, int], None]  # how it ended, and its exit status
@@ -154,6 +150,19 @@ def _node(value: Any) -> dict[str, Any]:
     return node | {key: _optional(value.get(key)) for key in ("output", "error")}
 
 
+def _queued(pid: int) -> float:
+    """Seconds for which a process could run and had no core (Linux; 0 elsewhere).
+
+    Source: https://docs.kernel.org/scheduler/sched-stats.html, /proc/<pid>/schedstat.
+    """
+    with (
+        contextlib.suppress(OSError, ValueError, IndexError),
+        open(f"/proc/{pid}/schedstat") as file,
+    ):
+        return int(file.read().split()[1]) / 1e9
+    return 0.0
+
+
 @dataclass
 class Run:
     """A queued or started script or program. `done` gets its end and its exit status."""
@@ -161,10 +170,11 @@ class Run:
     number: int
     spec: dict[str, Any]  # the first line it is sent
     limits: Limits
-    done: Done
+    done: Done | None = None  # None: its end is an event
     owner: int | None = None  # of a tool: the script that asked for it
-    started: float = 0.0
+    pid: int | None = None  # once it is started
     used: float = 0.0
+    queued: float = 0.0  # that was given back
     since: float | None = None  # the clock runs since then; None while it waits for the model
     verdict: Outcome | None = None  # decided before it ended by itself: it is being killed
     error: str | None = None
@@ -177,6 +187,7 @@ class Run:
     tools: set[int] = field(default_factory=set)  # ids of tool requests without a reply
     tool_runs: int = 0
     ended: bool = False  # it has told its end
+    dead: bool = False  # only its folder is still there
     _unread: bytearray = field(default_factory=bytearray)
     _received: int = 0
     _lines: int = 0
@@ -185,6 +196,19 @@ class Run:
     def seconds(self, now: float) -> float:
         """Own time so far."""
         return self.used + (max(0.0, now - self.since) if self.since is not None else 0.0)
+
+    def late(self, now: float) -> bool:
+        """Whether its own time is over. Time for which it waited for a core is given back."""
+        if self.pid is None or self.seconds(now) <= self.limits.seconds:
+            return False
+        waited = _queued(self.pid)
+        self.used -= waited - self.queued
+        self.queued = waited
+        return self.seconds(now) > self.limits.seconds
+
+    def over(self) -> bool:
+        """It needs no replies any more."""
+        return self.verdict is not None or self.ended or self.dead
 
     def pause(self, now: float) -> None:
         """Stops the clock."""
@@ -231,7 +255,7 @@ class Run:
                 raise _Broken("a program has no agents and no tools")
             if kind == "tool":
                 self.tool_runs += 1
-                return [ToolRequest(ident, _text(line.get("code")))]
+                return [(ident, _text(line.get("code")))]
             return self._call(ident, line)
         if kind == "wait":
             # older than our last reply, or with nothing to wait for: it computes

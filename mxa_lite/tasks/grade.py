@@ -23,7 +23,6 @@ from mxa_lite.tasks.rows import Row, read
 from mxa_lite.tree import Question
 
 _OUTPUT_KB = 16 << 10  # of a program under test
-_PATIENCE = 10  # no verdict hangs on what else the machine does
 _YES_NO = ("True", "False", "Yes", "No", "yes", "no")
 
 
@@ -126,7 +125,7 @@ class Grader:
                 except (SyntaxError, ValueError, RecursionError):  # of a test, never of the answer
                     del waiting[i]
             if asked and self._sandbox is None:
-                limits = replace(self._limits, output_kb=_OUTPUT_KB, patience=_PATIENCE)
+                limits = replace(self._limits, output_kb=_OUTPUT_KB)
                 self._sandbox = Sandbox(limits, self._require)
             programs = [program for batch in asked.values() for program in batch]
             ended = iter(self._sandbox.run_codes(programs) if self._sandbox else [])

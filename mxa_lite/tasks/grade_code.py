@@ -152,6 +152,8 @@ def _asserts(question: Question, tests: list[str], answer: str) -> Grading:
         passed, wanted = verdict
         if turn == 0:  # nothing of the answer was known, so it has no say in this
             left_out = {index for index, ok in enumerate(passed) if ok is None}
+        if len(left_out) == len(tests):
+            break
         if wanted == transcript:
             # tests that never asked, or could not fail, show nothing
             pairs = [
@@ -168,7 +170,7 @@ def _asserts(question: Question, tests: list[str], answer: str) -> Grading:
         except TypeError:  # the answer ended the probe, or wrote something else
             break
         transcript = wanted
-    return [False] * len(tests)
+    return [False] * (len(tests) - len(left_out))
 
 
 def _caught(handler: ast.ExceptHandler) -> set[str]:
@@ -189,7 +191,9 @@ def can_fail(test: str) -> bool:
             )
             if not always:
                 return True
-        if isinstance(node, ast.Raise) or getattr(node, "attr", "").startswith("assert"):
+        if isinstance(node, ast.Raise) or getattr(node, "attr", "").startswith(
+            ("assert", "raises")
+        ):
             return True
     return False
 

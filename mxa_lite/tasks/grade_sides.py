@@ -7,8 +7,8 @@ named after its exception, and a test's, which then is not passed.
 # Values as the text of a literal, or of a call that `decode` knows; independent of overridden
 # methods. None for what is no plain data.
 SHARED = r"""
-import ast, builtins, collections, datetime, decimal, fractions, io, itertools, json, random, sys
-import types
+import ast, builtins, collections, datetime, decimal, enum, fractions, io, itertools, json, random
+import sys, types
 sys.set_int_max_str_digits(0)
 MADE = {
     "_Decimal": (decimal.Decimal, lambda v: (decimal.Decimal.__str__(v),)),
@@ -26,6 +26,8 @@ def encode(v):
     for kind in (bool, int, float, complex, str, bytes):
         if isinstance(v, kind):
             text = kind.__repr__(v)
+            if kind is float and v != v:
+                return "_nan()"
             return text.replace("inf", "1e999") if kind in (float, complex) else text
     if v is None:
         return "None"
@@ -40,7 +42,9 @@ def encode(v):
         return "[" + ",".join(encode(x) for x in list.__iter__(v)) + "]"
     if isinstance(v, dict):
         return "{" + ",".join(f"{encode(k)}:{encode(x)}" for k, x in dict.items(v)) + "}"
-    if isinstance(v, set | frozenset):
+    if isinstance(v, frozenset):
+        return f"_frozenset([{','.join(sorted(map(encode, list(v))))}],)"
+    if isinstance(v, set):
         return "{" + ",".join(sorted(encode(x) for x in list(v))) + "}" if len(v) else "set()"
     if type(v).__module__ == "numpy":
         return f"_array({encode(v.tolist())},{str(v.dtype)!r},)" if v.shape else encode(v.item())
@@ -50,6 +54,8 @@ def named(name, fields, values):
 def array(items, kind):
     import numpy
     return numpy.array(items, kind)
+MAKERS = {"_named": named, "_array": array, "_frozenset": frozenset, "_nan": lambda: float("nan")}
+MAKERS |= {name: kind for name, (kind, _) in MADE.items()}
 def decode(text):
     try:
         return ast.literal_eval(text)
@@ -57,9 +63,7 @@ def decode(text):
         return build(ast.parse(text, mode="eval").body)
 def build(node):
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-        makers = {"_named": named, "_array": array}
-        makers |= {name: kind for name, (kind, _) in MADE.items()}
-        return makers[node.func.id](*map(build, node.args))
+        return MAKERS[node.func.id](*map(build, node.args))
     if isinstance(node, ast.List | ast.Tuple | ast.Set):
         return {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)](map(build, node.elts))
     if isinstance(node, ast.Dict):
@@ -79,11 +83,12 @@ try:
 except Exception:
     pass
 def state(v):
+    if isinstance(v, enum.Enum):
+        return type(v).__name__, {"name": v.name, "value": v.value}
     names = [name for kind in type(v).__mro__ for name in vars(kind).get("__slots__", ())]
     slots = {name: getattr(v, name) for name in names if hasattr(v, name)}
     return type(v).__name__, slots | getattr(v, "__dict__", {})
-held = {"_state": state, "_islice": itertools.islice, "_array": array, "_named": named}
-held |= {name: kind for name, (kind, _) in MADE.items()}
+held = MAKERS | {"_state": state, "_islice": itertools.islice}
 held |= {f"_{name}": getattr(builtins, name) for name in uses}
 def plain(value):
     try:
@@ -94,14 +99,16 @@ results = []
 for test, operations in enumerate(transcript):
     results.append([])
     for number, (source, handed) in enumerate(operations):
-        text, arguments = None, {}
+        sys.stdout, text, arguments = io.StringIO(), None, {}
         try:
             arguments = {name: eval(literal, space, held) for name, literal in handed.items()}
             value = held[f"_{test}_{number}"] = eval(source, space, held | arguments)
             text = plain(value)
         except Exception as error:
-            text = "!" + " ".join(kind.__name__ for kind in type(error).__mro__)
-        results[-1].append([text, {name: plain(value) for name, value in arguments.items()}])
+            kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
+            text = f"!{kinds}!{plain([*error.args])}"
+        handed = {name: plain(value) for name, value in arguments.items()}
+        results[-1].append([text, handed, sys.stdout.getvalue()])
 print("\n" + mark + json.dumps(results), file=out)
 """
 
@@ -216,7 +223,8 @@ def ask(source, handed={}, default=None):
         if len(unknown) > 300:  # a loop that ends by what is not known yet
             raise Unknown
         return Part(part) if default is None else default
-    text, after = before[number][2:]
+    text, after, printed = before[number][2:]
+    print(printed, end="")
     for name, value in handed.items():
         update(value, after.get(name))
     if text is None:
@@ -224,8 +232,9 @@ def ask(source, handed={}, default=None):
             raise TypeError("not plain data")
         return Part(part, known=True)
     if text.startswith("!"):
-        names = text[1:].split()
-        raise next(filter(None, map(exception, names)), RuntimeError)(source)
+        _, names, arguments = text.split("!", 2)
+        kind = next(filter(None, map(exception, names.split())), RuntimeError)
+        raise kind.__new__(kind, *(decode(arguments) if arguments != "None" else [source]))
     try:
         value = decode(text)
     except Exception:

@@ -1,0 +1,90 @@
+"""What one optimizer update measured, and how those of several updates or processes add up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
+
+Sums = dict[str, tuple[float, int]]  # role -> (sum over its tokens, tokens)
+
+
+class UpdateNumbers(TypedDict):
+    """Counts of one update; loss and gradient norm are None where they are not finite."""
+
+    micro_batches: int
+    trajectories: int
+    trained_rows: int
+    trained_tokens: int
+    padded_tokens: int
+    out_of_memory: int
+    clipped: Sums
+    logp_gap: Sums
+    entropy: Sums
+    lr: float
+    loss: float | None
+    grad_norm: float | None
+
+
+def unmeasured() -> UpdateNumbers:
+    """The numbers of an update before anything of it is known."""
+    return {
+        "micro_batches": 0,
+        "trajectories": 0,
+        "trained_rows": 0,
+        "trained_tokens": 0,
+        "padded_tokens": 0,
+        "out_of_memory": 0,
+        "clipped": {},
+        "logp_gap": {},
+        "entropy": {},
+        "lr": 0.0,
+        "loss": None,
+        "grad_norm": None,
+    }
+
+
+COUNTS = (
+    "micro_batches",
+    "trajectories",
+    "trained_rows",
+    "trained_tokens",
+    "padded_tokens",
+    "out_of_memory",
+)
+MEANS = ("clipped", "logp_gap", "entropy")  # per token and role
+
+
+def finite(value: float | None) -> float | None:
+    """The number, or None for NaN and infinities, which JSON has no word for."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def summed_by_role(sums: Iterable[Sums]) -> Sums:
+    """Sums and counts added up, role by role."""
+    total: Sums = {}
+    for part in sums:
+        for role, (value, count) in part.items():
+            before = total.get(role, (0.0, 0))
+            total[role] = (before[0] + value, before[1] + count)
+    return dict(sorted(total.items()))
+
+
+def merged(parts: Sequence[UpdateNumbers], *, updates: int = 1) -> UpdateNumbers:
+    """The numbers of several processes, or of a step's updates, as one line.
+
+    updates: how many of the parts are updates after each other, whose losses and gradient norms are
+    averaged; processes share theirs.
+    """
+    total = parts[0].copy()
+    for key in COUNTS:
+        total[key] = sum(part[key] for part in parts)  # type: ignore[literal-required]
+    for key in MEANS:
+        total[key] = summed_by_role(part[key] for part in parts)  # type: ignore[literal-required]
+    if updates > 1:
+        for key in ("loss", "grad_norm"):
+            values = [part[key] for part in parts]  # type: ignore[literal-required]
+            known = [value for value in values if value is not None]
+            mean = math.fsum(known) / len(known) if len(known) == len(values) else None
+            total[key] = mean  # type: ignore[literal-required]
+    return total

@@ -1,0 +1,128 @@
+"""The rooms of the house: which may import which, how large they are, what stays light."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent / "mxa_lite"
+FLOORS = (  # a room imports from floors below its own, and from itself
+    {"errors", "stdio", "tree", "embedded"},
+    {"runfolder", "recipe", "mas"},
+    {"sandbox", "policy", "credit", "grading"},
+    {"tasks"},
+    {"rollout"},
+    {"learn", "evidence"},
+    {"runs", "machine"},
+    {"cli", "makers"},
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+# The standard library, and rooms of which the same holds.
+PURE = ("mas", "credit", "tree.py", "errors.py", "sandbox/child.py", "sandbox/confine.py")
+FILE, ROOM, PACKAGE = 430, 1800, 14_500  # lines at most
+STEP, STEP_PATH = 100, 1250
+STEP_FILES = (  # one training step, from its page down to the loss
+    "learn/step.py",
+    "learn/trainer.py",
+    "learn/batching.py",
+    "learn/numbers.py",
+    "credit/advantage.py",
+    "credit/schedule.py",
+    "rollout/sampler.py",
+    "rollout/single.py",
+)
+
+MODULES = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in ROOT.rglob("*.py")
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file names in an import; those for the type checker alone do not count."""
+    named: set[str] = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            named |= whole & MODULES.keys() or {node.module}
+    return named
+
+
+def kit_imports() -> dict[str, set[str]]:
+    """Each module of the kit and those of the kit that it imports."""
+    return {
+        name: imports(path) & MODULES.keys() - {name, "mxa_lite"} for name, path in MODULES.items()
+    }
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_every_import_goes_down() -> None:
+    rooms = {name: name.split(".")[1] for name in MODULES if "." in name}
+    makers = [name for name in rooms if name.startswith("mxa_lite.embedded.")]
+    rooms |= dict.fromkeys(makers, "makers")  # what made the tiny model; no other room uses them
+    upward = [
+        f"{name} -> {other}"
+        for name, others in kit_imports().items()
+        for other in others
+        if rooms.get(name) in FLOOR
+        and rooms[name] != rooms[other]
+        and FLOOR[rooms[other]] >= FLOOR[rooms[name]]
+    ]
+    assert not upward, upward
+
+
+def test_there_is_no_circle_of_files() -> None:
+    TopologicalSorter(kit_imports()).prepare()  # CycleError names it
+
+
+def test_the_method_and_the_script_language_need_the_standard_library_alone() -> None:
+    for room in PURE:
+        place = ROOT / room
+        for path in [place] if place.suffix else place.rglob("*.py"):
+            outside = {m.split(".")[0] for m in imports(path)} - sys.stdlib_module_names
+            assert outside <= {"mxa_lite"}, f"{path}: {outside}"
+
+
+def test_only_one_file_imports_trl_s_trainer_and_one_unsloth() -> None:
+    users: dict[str, set[str]] = {"GRPOTrainer": set(), "unsloth": set()}
+    for path in MODULES.values():
+        file = str(path.relative_to(ROOT))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                if any(alias.name == "GRPOTrainer" for alias in node.names):
+                    users["GRPOTrainer"].add(file)
+                if (node.module or "").split(".")[0] == "unsloth":
+                    users["unsloth"].add(file)
+            elif isinstance(node, ast.Import) and "unsloth" in {
+                alias.name.split(".")[0] for alias in node.names
+            }:
+                users["unsloth"].add(file)
+    assert users == {"GRPOTrainer": {"learn/trainer.py"}, "unsloth": {"policy/unsloth.py"}}
+
+
+def test_nothing_is_too_large_to_read() -> None:
+    assert {str(p): lines(p) for p in MODULES.values() if lines(p) > FILE} == {}
+    rooms = {folder.name: sum(map(lines, folder.rglob("*.py"))) for folder in ROOT.iterdir()}
+    assert {room: size for room, size in rooms.items() if size > ROOM} == {}
+    assert sum(map(lines, MODULES.values())) <= PACKAGE
+
+
+def test_a_step_is_one_page_and_its_whole_path_can_be_read() -> None:
+    assert lines(ROOT / "learn/step.py") <= STEP
+    assert sum(lines(ROOT / name) for name in STEP_FILES) <= STEP_PATH
