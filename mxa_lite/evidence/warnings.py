@@ -25,6 +25,15 @@ def warnings_of(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*_state(last), *_hacked(lines[-WINDOW:]), *_copied(last)] if len(last) == STEPS else []
 
 
+def first_due(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Every warning of a run -> the step after which it was first due."""
+    due: dict[str, int] = {}
+    for end, line in enumerate(lines, 1):
+        for warning in warnings_of(lines[max(end - WINDOW, 0) : end]):
+            due.setdefault(warning, line["step"])
+    return due
+
+
 def _state(last: Sequence[Mapping[str, Any]]) -> list[str]:
     """The last steps are all alike in a way that stops learning; the most telling reason alone."""
     steps = f"for {STEPS} steps"
