@@ -26,7 +26,7 @@ from mxa_lite.tasks import load as tasks
 from mxa_lite.tasks.stories import KINDS
 from mxa_lite.tree import Question
 
-PART = 24  # questions rolled out at once
+PART = 96  # questions rolled out at once
 
 
 def right_designs(sampler: Sampler, questions: list[Question], each: int) -> Iterator[Sample]:
