@@ -24,7 +24,7 @@ def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -
     from mxa_lite.recipe import file as recipe_file
 
     loaded = recipe_file.load(recipe, sets)
-    folder = output or console.default_output(recipe_file.find(recipe))
+    folder = output or console.default_output(recipe_file.find(recipe), resume)
     console.check_output(folder, loaded, resume)
     unsloth_first(loaded.model)
 

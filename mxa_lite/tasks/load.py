@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mxa_lite.errors import InputError
 from mxa_lite.recipe.keys import GENERATED, GYM, check_name
@@ -30,6 +31,14 @@ class TaskSet:
     test: list[Question]
     notes: list[str] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+
+    def marks(self) -> dict[str, Any]:
+        """How many questions there are, and a hash of all that a run makes of them."""
+        digest = hashlib.sha256()
+        for q in itertools.chain(self.train, self.test):
+            digest.update(repr((q.text, q.task, q.kind, q.gold, q.tests, q.meta)).encode())
+        sizes = {"train": len(self.train), "test": len(self.test)}
+        return {**sizes, "sha256": digest.hexdigest()[:16]}
 
 
 def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
