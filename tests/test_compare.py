@@ -53,8 +53,11 @@ def test_the_fifty_fifty_question_by_hand(tmp_path):
     changed = run_folder(tmp_path / "a", cold=((0, 0), (1, 0)), final=((1, 1), (1, 0)))
     kept = run_folder(tmp_path / "b", COUPLED, cold=WRONG, final=HALF, pattern="single")
     rows = run(changed, kept, output=tmp_path / "out")["rows"]
-    assert rows[0]["attribution"] == {"same_pattern": 0, "other_pattern": 2}
-    assert rows[1]["attribution"] == {"same_pattern": 2, "other_pattern": 0}
+    for row, kept in zip(rows, (0.0, 1.0), strict=True):
+        assert row["attribution"]["newly_right"] == 2
+        assert (row["attribution"]["newly_right_kept"], row["attribution"]["kept"]) == (kept, kept)
+    text = (tmp_path / "out" / "compare.md").read_text()
+    assert "| b | 2 | 100 % | 100 % |" in text
     assert rows[0]["patterns"] == {"cold": {"single": 1.0}, "final": {"vote": 1.0}}
 
 

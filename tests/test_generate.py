@@ -148,6 +148,35 @@ def test_short_prompts_are_not_padded_to_the_longest(policy: Policy) -> None:
     assert [c.completion_ids for c in together] == [c.completion_ids for c in alone]
 
 
+def test_a_beginning_that_prompts_share_is_read_once(policy: Policy) -> None:
+    """Twelve prompts that differ in their last words: the tokens before are read in one row, the
+    rest apart, and everybody says what they say alone."""
+    shared = "Tom has 2 pens. Then he buys 3 more pens. " * 5
+    requests = [
+        Request([{"role": "user", "content": f"{shared} He loses {i}."}], "executor", (i,), 1.0, 24)
+        for i in range(12)
+    ]
+    engine = Engine(policy, 512, 65_536)
+    together = engine.generate(requests)
+    assert [rows for rows, _ in engine.stats.read] == [1, 12]
+    assert engine.stats.read[1][1] <= 32 < engine.stats.read[0][1]
+    alone = [engine.generate([request])[0] for request in requests]
+    assert [c.completion_ids for c in together] == [c.completion_ids for c in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.logps == pytest.approx(other.logps, abs=1e-4)
+
+
+def test_ended_rows_leave_where_the_cache_cannot_be_kept(policy: Policy) -> None:
+    """As under Unsloth, whose cache is its own: the texts are read again, without ended rows."""
+    kept, read_again = Engine(policy, 512, 65_536), Engine(policy, 512, 65_536)
+    read_again.reuse = False
+    requests = asks(count=48)
+    said = [c.completion_ids for c in kept.generate(requests)]
+    assert said == [c.completion_ids for c in read_again.generate(requests)]
+    assert read_again.stats.row_steps == kept.stats.row_steps
+    assert read_again.stats.row_steps < 48 * max(map(len, said))
+
+
 def test_a_batch_stays_under_the_token_bound(policy: Policy) -> None:
     engine = Engine(policy, 512, 300)
     engine.generate(asks())

@@ -18,7 +18,7 @@ def rollouts(html):
 
 def test_the_report_of_a_finished_run_is_one_file_without_network(tmp_path):
     html = report.build(run_folder(tmp_path / "mine")).read_text()
-    assert html.count("<svg") == 10
+    assert html.count("<svg") == 11
     assert "0.250 → 0.750" in html
     assert "+50.0 points" in html
     assert "designer trained" in html
@@ -115,3 +115,44 @@ def test_a_hundred_steps_stay_under_ten_megabytes(tmp_path):
     assert 5_000_000 < page.stat().st_size < 10_000_000
     labels = re.findall(r"<option[^>]*>step (\d+)<", page.read_text())
     assert labels[0] == "1" and labels[-1] == "100"
+
+
+def test_questions_of_kinds_have_their_tables(tmp_path):
+    run = run_folder(tmp_path / "mine")
+    results = json.loads((run / "eval.json").read_text())
+    for when, share in (("cold", 0.25), ("final", 0.625)):
+        patterns = {"vote": share, "<b>own</b>": 1 - share}
+        own = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "patterns": patterns}
+        results[when]["designed"]["kinds"] = {"long": own}
+    results["final"]["fixed_best"] = results["final"]["single"] | {"system": "vote / chain"}
+    RunFolder(run).write_json("eval.json", results)
+    html = report.build(run).read_text()
+    assert "<td>long<td>trained<td>38 %<td>62 %" in html
+    assert "<th>&lt;b&gt;own&lt;/b&gt;<th>vote" in html
+    assert "fixed best <small>vote / chain</small>" in html
+
+
+def test_the_headline_stands_beside_its_rivals(tmp_path):
+    run = run_folder(tmp_path / "mine")
+    assert "Beside its rivals" not in report.build(run).read_text()
+    beside = {
+        "against": {"single": {"difference": 0.125, "low": 0.05, "high": 0.2}},
+        "greedy_against": {"single_greedy": {"difference": -0.01, "low": -0.1, "high": 0.1}},
+        "flips": {
+            **{"pairs": 4, "kept": 0.48, "newly_right": 0, "newly_right_kept": None},
+            **{"wrong_cold": 3, "right_where_kept": 0.0, "right_where_changed": None},
+        },
+        "total_variation": {"final": {"long, short": 0.75}},
+    }
+    RunFolder(run).write_json("summary.json", {"mode": "designed", "steps": 4, **beside})
+    html = report.build(run).read_text()
+    assert "<td>single<td>+12.5 <small>[+5.0, +20.0]</small>" in html
+    assert "<td>single greedy<td><td>-1.0" in html
+    assert "of all 4 pairs of attempts 48 % did" in html
+
+
+def test_a_state_that_stops_learning_is_named_above_the_tables(tmp_path):
+    run = run_folder(tmp_path / "mine")
+    lines = [line | {"valid_scripts": 0.0} for line in RunFolder(run).read_metrics()]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "After step 3: absorbing state" in report.build(run).read_text()

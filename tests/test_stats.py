@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mxa_lite.evidence.stats import interval, paired, two_level
+from mxa_lite.evidence.stats import interval, paired, total_variation, two_level
 
 
 def test_no_questions_have_no_mean():
@@ -73,3 +73,10 @@ def test_other_numbers_of_seeds_can_be_compared_but_not_other_questions():
         two_level([[1.0, 1.0]], minus_SQ=[[0.0]])
     with pytest.raises(ValueError, match="do not pair"):
         two_level([[1.0]], minus_SQ=[[0.0]] * 2, same_seeds=True)
+
+
+def test_total_variation_by_hand():
+    # half of |0.5 - 0.2| + |0.5 - 0| + |0 - 0.8|
+    assert total_variation({"vote": 0.5, "judge": 0.5}, {"vote": 0.2, "chain": 0.8}) == 0.8
+    assert total_variation({"vote": 1.0}, {"vote": 1.0}) == 0.0
+    assert total_variation({"vote": 1.0}, {"chain": 1.0}) == 1.0

@@ -1,88 +1,76 @@
-"""Accuracy on held-out questions: the designed systems, one agent alone, self-consistency."""
+"""Accuracy on held-out questions: designed systems, one agent, self-consistency, fixed systems."""
 
 from __future__ import annotations
 
-import json
+import math
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mxa_lite.credit.advantage import paid_correct
-from mxa_lite.evidence.stats import interval
-from mxa_lite.mas.patterns import SYSTEMS
+from mxa_lite.evidence.attempts import (
+    Attempt,
+    attempts_of,
+    completion_tokens,
+    kinds_of,
+    save_predictions,
+    summarize,
+)
+from mxa_lite.evidence.rivals import best_by_kind, best_fixed
+from mxa_lite.mas.patterns import ROUTER, within
 from mxa_lite.rollout.sampler import Sampler, Shape
 from mxa_lite.rollout.single import single_trees
 from mxa_lite.tree import Call, Design, Question, Tree
 
 TAG = "eval"  # in every sampling key: cells and seeds are compared on equal noise
+Designs = Mapping[str, list[Design]]  # of each question id
+HAND_WRITTEN = ("fixed", "router")  # baselines that a run measures after its training only
 
 
 @dataclass
-class Attempt:
-    """One try at one question. correct in 0..1."""
+class Measured:
+    """Attempts by mode. seconds: per attempt, in batches. notes: more to say of a mode.
 
-    question: str
-    answer: str | None
-    correct: float
-    calls: list[Call] = field(default_factory=list)
-    pattern: str = ""
-    outcome: str = "ok"
+    designs: what the designer wrote for the mode `designed`.
+    """
 
+    attempts: dict[str, list[Attempt]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    designs: Designs = field(default_factory=dict)
 
-def summarize(attempts: Sequence[Attempt]) -> dict[str, Any]:
-    """accuracy (avg@k) with its 95 % interval, pass@k, and cost per attempt."""
-    by_question: dict[str, list[float]] = defaultdict(list)
-    for attempt in attempts:
-        by_question[attempt.question].append(attempt.correct)
-    means = [sum(tries) / len(tries) for tries in by_question.values()]
-    accuracy, low, high = interval(means)
-    tries = max(len(attempts), 1)
-    prompt = sum(len(c.prompt_ids) for a in attempts for c in a.calls)
-    completion = sum(len(c.completion_ids) for a in attempts for c in a.calls)
-    return {
-        "accuracy": accuracy,
-        "low": low,
-        "high": high,
-        "pass_at_k": interval([float(max(t) >= 1) for t in by_question.values()])[0],
-        "k": max((len(t) for t in by_question.values()), default=0),
-        "calls": sum(len(a.calls) for a in attempts) / tries,
-        "tokens": (prompt + completion) / tries,
-        "prompt_tokens": prompt / tries,
-        "completion_tokens": completion / tries,
-        "questions": len(by_question),
-        "attempts": len(attempts),
-    }
+    def numbers(self) -> dict[str, dict[str, Any]]:
+        """Mode -> its numbers, as `eval.json` has them."""
+        return {
+            mode: summarize(attempts) | self.notes.get(mode, {})
+            for mode, attempts in self.attempts.items()
+        }
 
 
-def attempts_of(trees: Sequence[Tree], answer_from: str) -> list[Attempt]:
-    """One attempt per execution; a design that never ran is one wrong attempt."""
-    found = []
-    for tree in trees:
-        for design in tree.designs:
-            if not design.executions:
-                outcome = str(design.outcome)
-                found.append(
-                    Attempt(tree.question.id, None, 0.0, [design.call], design.pattern, outcome)
-                )
-            for e in design.executions:
-                correct = paid_correct(e, tree.question.kind, answer_from)
-                calls = [design.call, *e.calls]
-                found.append(
-                    Attempt(
-                        tree.question.id, e.answer, correct, calls, design.pattern, str(e.outcome)
-                    )
-                )
-    return found
+def designed_trees(
+    sampler: Sampler,
+    questions: Sequence[Question],
+    samples: int,
+    temperature: float,
+    designs: Designs | None = None,
+) -> list[Tree]:
+    """`samples` designs per question, each executed once; designs: drawn before, not again."""
+    fresh = None
+    if designs is not None:
+        fresh = {q.id: [replace(d, executions=[]) for d in designs[q.id]] for q in questions}
+    return sampler.rollout(questions, Shape(samples, 1, temperature), TAG, fresh)
 
 
 def designed(
-    sampler: Sampler, questions: Sequence[Question], samples: int, temperature: float
+    sampler: Sampler,
+    questions: Sequence[Question],
+    samples: int,
+    temperature: float,
+    designs: Designs | None = None,
 ) -> list[Attempt]:
-    """`samples` designs per question, each executed once."""
-    trees = sampler.rollout(questions, Shape(samples, 1, temperature), TAG)
+    """The attempts of `designed_trees`."""
+    trees = designed_trees(sampler, questions, samples, temperature, designs)
     return attempts_of(trees, sampler.recipe.credit.answer_from)
 
 
@@ -97,6 +85,27 @@ def direct(
     trees = single_trees(sampler, questions, Shape(samples, 1, temperature), TAG, votes)
     attempts = attempts_of(trees, "any")  # the answer is a reply's, taken by the kit itself
     return [replace(a, calls=a.calls[1:], pattern="single") for a in attempts]
+
+
+def self_consistency(
+    sampler: Sampler,
+    questions: Sequence[Question],
+    samples: int,
+    temperature: float,
+    designed: Sequence[Attempt],
+) -> tuple[list[Attempt], int]:
+    """A majority over so many votes that it costs at least as many calls, and completion tokens,
+    as `designed` on average, the designer's own among them; and how many votes that are."""
+    tries = max(len(designed), 1)
+    calls = sum(len(a.calls) for a in designed) / tries
+    tokens = sum(completion_tokens(a) for a in designed) / tries
+    votes = max(1, math.ceil(calls))
+    while True:
+        attempts = direct(sampler, questions, samples, temperature, votes)
+        mean = sum(completion_tokens(a) for a in attempts) / max(len(attempts), 1)
+        if mean >= tokens or not mean:
+            return attempts, votes
+        votes = max(votes + 1, math.ceil(tokens * votes / mean))
 
 
 def hand_written(
@@ -120,7 +129,7 @@ def hand_written(
 def main_mode(sampler: Sampler, questions: Sequence[Question]) -> dict[str, dict[str, Any]]:
     """The numbers of the mode that the method is judged by, alone."""
     recipe = sampler.recipe
-    make = {"designed": designed, "single": direct}[recipe.mode]
+    make = direct if recipe.mode == "single" else designed
     attempts = make(sampler, questions, recipe.eval.samples, recipe.rollout.temperature)
     return {recipe.mode: summarize(attempts)}
 
@@ -128,60 +137,66 @@ def main_mode(sampler: Sampler, questions: Sequence[Question]) -> dict[str, dict
 def measure(
     sampler: Sampler,
     questions: Sequence[Question],
+    baselines: Sequence[str],
     folder: Path | None = None,
-    fixed: bool = False,
-) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
-    """Mode -> numbers, for the policy as it stands, and mode -> seconds per attempt, in batches.
+) -> Measured:
+    """The method and its `baselines` (as `eval.baselines`) with the policy as it stands.
 
-    Predictions go to `folder/<mode>.jsonl`.
-
-    fixed: the hand-written systems too, whatever the recipe says.
+    With "fixed" come `fixed_<system>` for every hand-written system within `rollout.max_calls`,
+    `fixed_best`, and where questions have kinds `oracle_kind`. Predictions go to
+    `folder/<mode>.jsonl`.
     """
     recipe = sampler.recipe
     temperature, samples = recipe.rollout.temperature, recipe.eval.samples
-    modes: dict[str, list[Attempt]] = {}
-    seconds: dict[str, float] = {}
+    measured = Measured()
+    modes = measured.attempts
 
     def add(mode: str, make: Callable[..., list[Attempt]], *arguments: Any) -> None:
         started = time.perf_counter()
         modes[mode] = make(sampler, questions, *arguments)
-        seconds[mode] = (time.perf_counter() - started) / max(len(modes[mode]), 1)
+        measured.seconds[mode] = (time.perf_counter() - started) / max(len(modes[mode]), 1)
 
-    votes = recipe.rollout.designs
+    def drawing(*arguments: Any) -> list[Attempt]:
+        trees = designed_trees(*arguments)
+        measured.designs = {tree.question.id: tree.designs for tree in trees}
+        return attempts_of(trees, recipe.credit.answer_from)
+
+    def voting(*arguments: Any) -> list[Attempt]:
+        attempts, votes = self_consistency(*arguments)
+        measured.notes["self_consistency"] = {"votes": votes}
+        return attempts
+
     if recipe.method == "metaagent":
-        add("designed", designed, samples, temperature)
-        ran = [a for a in modes["designed"] if len(a.calls) > 1]
-        votes = max(1, round(sum(len(a.calls) - 1 for a in ran) / len(ran))) if ran else 1
+        add("designed", drawing, samples, temperature)
         if recipe.eval.greedy:
             add("designed_greedy", designed, 1, 0.0)
-    if "single" in recipe.eval.baselines or recipe.method == "single_agent":
+    if "single" in baselines or recipe.method == "single_agent":
         add("single", direct, samples, temperature)
         if recipe.eval.greedy:
             add("single_greedy", direct, 1, 0.0)
-    if "self_consistency" in recipe.eval.baselines:
+    if "self_consistency" in baselines:
         tries = max(1, samples // 2)  # each is several calls
-        add("self_consistency", direct, tries, temperature, votes)
-    if fixed or ("fixed" in recipe.eval.baselines and recipe.method == "metaagent"):
-        for pattern, script in SYSTEMS.items():
-            add(f"fixed_{pattern}", hand_written, script, pattern, samples, temperature)
+        if recipe.method == "metaagent":
+            add("self_consistency", voting, tries, temperature, modes["designed"])
+        else:
+            add("self_consistency", direct, tries, temperature, recipe.rollout.designs)
+    if "router" in baselines:
+        add("router", hand_written, ROUTER, "router", samples, temperature)
+    if "fixed" in baselines:
+        systems = within(recipe.rollout.max_calls)
+        for name, script in systems.items():
+            tries = recipe.eval.fixed_samples
+            add(f"fixed_{name}", hand_written, script, name, tries, temperature)
+        _add_best(measured, {name: modes[f"fixed_{name}"] for name in systems})
     if folder is not None:
         save_predictions(modes, folder)
-    return {mode: summarize(attempts) for mode, attempts in modes.items()}, seconds
+    return measured
 
 
-def save_predictions(modes: dict[str, list[Attempt]], folder: Path) -> None:
-    """One JSONL file a mode: question, answer, correct, calls, tokens, pattern, outcome."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for mode, attempts in modes.items():
-        with (folder / f"{mode}.jsonl").open("w", encoding="utf-8") as file:
-            for a in attempts:
-                row = {
-                    "question": a.question,
-                    "answer": a.answer,
-                    "correct": a.correct,
-                    "calls": len(a.calls),
-                    "tokens": sum(len(c.completion_ids) for c in a.calls),
-                    "pattern": a.pattern,
-                    "outcome": a.outcome,
-                }
-                file.write(json.dumps(row) + "\n")
+def _add_best(measured: Measured, systems: Mapping[str, Sequence[Attempt]]) -> None:
+    """The modes that choose among the fixed systems; `system` says which they chose."""
+    measured.attempts["fixed_best"], name = best_fixed(systems)
+    measured.notes["fixed_best"] = {"system": name}
+    if kinds_of(measured.attempts["fixed_best"]):
+        measured.attempts["oracle_kind"], by_kind = best_by_kind(systems)
+        measured.notes["oracle_kind"] = {"system": by_kind}

@@ -5,6 +5,7 @@ Everything a clock or the machine decides stands under `seconds` or `memory`; th
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, pstdev
@@ -52,6 +53,30 @@ def spread(trees: Sequence[Tree]) -> dict[str, float | None]:
     return {"intra": _mean(intra), "inter": _mean(inter)}
 
 
+def paid_in_question(trees: Sequence[Tree]) -> float | None:
+    """The share of right answers to "math" questions that stand in the question, word for word.
+
+    Such an answer may be copied and not worked out. The gold answer's own text is none: where it
+    stands in the question, to write it down is what was asked. None where nothing was right.
+    """
+    paid = [
+        (tree.question, e.answer.strip())
+        for tree in trees
+        for design in tree.designs
+        for e in design.executions
+        if e.correct and e.answer and tree.question.kind == "math"
+    ]
+    return _mean(
+        float(answer != question.gold and _stands(answer, question.text))
+        for question, answer in paid
+    )
+
+
+def _stands(answer: str, text: str) -> bool:
+    """Not as a part of a longer word or number."""
+    return re.search(rf"(?<![\w.]){re.escape(answer)}(?!\w|\.\w)", text) is not None
+
+
 class StepLine(TypedDict, total=False):
     """A line of `metrics.jsonl`; `mxa_lite/learn/numbers.py` says what the update's numbers are."""
 
@@ -61,6 +86,7 @@ class StepLine(TypedDict, total=False):
     engine: str
     reward: dict[str, float | None]
     correct: float
+    paid_in_question: float | None
     format: float | None
     valid_scripts: float | None
     outcomes: dict[str, int]
@@ -115,6 +141,7 @@ def step_line(
             "executor": _mean(e.reward for e in ran),
         },
         "correct": sum(e.correct for e in ran) / total if total else 0.0,
+        "paid_in_question": paid_in_question(trees),
         "format": _mean(e.format for e in ran),
         "valid_scripts": _mean(float(d.outcome is None) for d in designs),
         "outcomes": counts,

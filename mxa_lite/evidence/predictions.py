@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mxa_lite.errors import json_object, read_text
+from mxa_lite.evidence.stats import paired
+
+Rows = dict[str, list[dict[str, Any]]]  # question id -> its attempts, in order
 
 
-def read_predictions(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Question id -> its attempts, in order, of a file that `evaluate.save_predictions` wrote.
+def read_predictions(path: Path) -> Rows:
+    """Question id -> its attempts, in order, of a file that `attempts.save_predictions` wrote.
 
     Raises InputError for a damaged one.
     """
-    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    rows: Rows = defaultdict(list)
     for number, line in enumerate(read_text(path).splitlines(), 1):
         row = json_object(line, f"{path} line {number}")
         rows[row["question"]].append(row)
@@ -25,3 +29,53 @@ def question_means(path: Path) -> dict[str, float]:
     """Question id -> share of its attempts that were correct."""
     rows = read_predictions(path)
     return {q: sum(r["correct"] for r in some) / len(some) for q, some in rows.items()}
+
+
+def flips(cold: Mapping[str, Sequence[Any]], final: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Attempts before and after training, by question and sample: did the design's pattern stay?
+
+    kept: its share of all `pairs`, the base rate; newly_right_kept: its share of the pairs that
+    were wrong and are right. The paper reads these as the executor's gain and the others as the
+    designer's (appendix F), which says something only beside the base rate. right_where_kept,
+    right_where_changed: accuracy now of what was wrong. None where there is no such pair.
+    """
+    pairs = [
+        (before, after)
+        for question, tries in final.items()
+        for before, after in zip(cold.get(question, []), tries, strict=False)
+    ]
+    wrong = [(before, after) for before, after in pairs if before["correct"] < 1]
+    newly = [(before, after) for before, after in wrong if after["correct"] >= 1]
+
+    def kept(some: list[tuple[Any, Any]], same: bool = True) -> list[tuple[Any, Any]]:
+        return [(b, a) for b, a in some if (b["pattern"] == a["pattern"]) is same]
+
+    def share(some: list[Any], among: list[Any]) -> float | None:
+        return len(some) / len(among) if among else None
+
+    return {
+        "pairs": len(pairs),
+        "kept": share(kept(pairs), pairs),
+        "newly_right": len(newly),
+        "newly_right_kept": share(kept(newly), newly),
+        "wrong_cold": len(wrong),
+        "right_where_kept": share(kept(newly), kept(wrong)),
+        "right_where_changed": share(kept(newly, False), kept(wrong, False)),
+    }
+
+
+def difference(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, Any]:
+    """b - a over the questions of both (question id -> mean), with its paired 95 % interval."""
+    shared = [question for question in a if question in b]
+    mean, low, high = paired([a[q] for q in shared], [b[q] for q in shared])
+    return {"difference": mean, "low": low, "high": high, "questions": len(shared)}
+
+
+def against(folder: Path, mode: str, rivals: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Rival -> `mode` minus it, for the rivals whose predictions lie in `folder`."""
+    own = question_means(folder / f"{mode}.jsonl")
+    return {
+        rival: difference(question_means(folder / f"{rival}.jsonl"), own)
+        for rival in rivals
+        if (folder / f"{rival}.jsonl").is_file()
+    }

@@ -24,6 +24,7 @@ from pygments.token import STANDARD_TYPES
 
 from mxa_lite.errors import json_object
 from mxa_lite.evidence import charts
+from mxa_lite.evidence.warnings import first_due
 from mxa_lite.runfolder import RunFolder
 
 BUDGET = 7_000_000  # bytes of rollouts in the page
@@ -151,6 +152,7 @@ def figures(lines: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> l
         measured = {int(step): modes for step, modes in during.items()}
         measured |= {step: modes for step, modes in ends.items() if modes}
         learning.insert(0, chart("Held-out accuracy", charts.measured, roles, measured))
+    copied = {"right and in the question": [line.get("paid_in_question") for line in lines]}
     outcomes = [
         stacked("Outcomes, share of executions", "outcomes", True),
         stacked("Patterns, share of designs", "patterns", True),
@@ -159,6 +161,7 @@ def figures(lines: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> l
         curve("Share of groups with signal", {r: share(r) for r in cast}, 1.02),
         curve("Spread of rewards, standard deviation", spread),
         by_role("Share of completions truncated", "truncated"),
+        curve("Share of paid answers that stand in the question", copied, 1.02),
         by_role("Completion length, tokens", "completion_length"),
     ]
     cost = [stacked("Seconds a step, by phase", "seconds"), stacked("Tokens a step", "tokens")]
@@ -189,11 +192,31 @@ def page(**parts: Any) -> str:
     folder = files("mxa_lite") / "templates"
     script, style = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("js", "css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    empty = dict.fromkeys(("steps", "sections", "evaluation", "swap", "note", "recipe"), "")
-    empty |= dict.fromkeys(("ask", "version", "answer", "back"), "")
+    empty: dict[str, Any] = dict.fromkeys(("steps", "sections", "evaluation", "swap", "note"), "")
+    empty |= dict.fromkeys(("recipe", "ask", "version", "answer", "back", "kinds", "patterns"), "")
+    empty |= {"summary": {}, "warnings": {}}
     given = {**empty, "headline": {"cold": None, "final": None}, **parts}
     page = environment().get_template("report.html.j2")
     return page.render(script=Markup(script), style=Markup(style), digest=digest, **given)
+
+
+def patterns_by_kind(ends: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the designer wrote for each kind of question: the patterns, and rows of their shares.
+
+    A row: (kind, when, a share for each pattern). Empty where questions have no kinds.
+    """
+    tables = {when: m.get("kinds") or {} for when, m in ends.items()}
+    names = {
+        name for kinds in tables.values() for own in kinds.values() for name in own["patterns"]
+    }
+    order = sorted(names)
+    rows = [
+        (kind, when, [kinds[kind]["patterns"].get(name, 0.0) for name in order])
+        for kind in sorted({kind for kinds in tables.values() for kind in kinds})
+        for when, kinds in tables.items()
+        if kind in kinds
+    ]
+    return {"names": order, "rows": rows} if rows else {}
 
 
 def version(run: Path) -> str:
@@ -229,6 +252,10 @@ def render(run: Path, **parts: Any) -> str:
         evaluation=rows,
         seconds=results.get("seconds") or {},
         swap=results.get("swap") or {},
+        summary=summary,
+        warnings=first_due(lines),
+        kinds=list(dict.fromkeys(kind for *_, m in rows for kind in m.get("kinds") or {})),
+        patterns=patterns_by_kind({when: end.get(mode) or {} for when, end in ends.items()}),
         recipe=text,
         version=version(run),
         **parts,

@@ -5,7 +5,7 @@ Suffixes: `_Q` one entry per question, `_SQ` one row per seed (training run) of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -62,3 +62,8 @@ def two_level(
         centre -= minus.mean()
     low, high = np.percentile(means, [2.5, 97.5])
     return float(centre), float(low), float(high)
+
+
+def total_variation(a: Mapping[str, float], b: Mapping[str, float]) -> float:
+    """Half the summed difference of two tables of shares: 0 equal, 1 nothing in common."""
+    return sum(abs(a.get(name, 0.0) - b.get(name, 0.0)) for name in {*a, *b}) / 2

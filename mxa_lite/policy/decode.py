@@ -61,15 +61,25 @@ def is_plain(cache: DynamicCache) -> bool:
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
+def repeated(cache: DynamicCache, tokens: int, rows: int) -> DynamicCache:
+    """The last tokens of the cache of a single row, for `rows` equal ones."""
+    made = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        kept = (s[:, :, -tokens:].expand(rows, -1, -1, -1) for s in (layer.keys, layer.values))
+        made.update(*kept, number)
+    return made
+
+
 def can_drop_rows(cache: DynamicCache) -> bool:
     """Whether rows can leave the cache: not those of a layer with a recurrent state."""
     return all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
 
 
 def in_place(
-    parts: list[tuple[DynamicCache, list[int], list[int]]], rows: int, width: int
+    parts: list[tuple[DynamicCache, list[int], list[int]]], rows: int, width: int, head: int = 0
 ) -> DynamicCache:
-    """One cache of `rows` rows from caches of fewer tokens, which become its last of `width`.
+    """One cache of `rows` rows from caches of fewer tokens: the first `head` stay the first, the
+    others become the last of `width`.
 
     parts: (cache, which of its rows, the rows here that they become).
     """
@@ -82,7 +92,9 @@ def in_place(
             buffer = layer.keys.new_zeros(rows, heads, width, size)
             for source, taken, target in parts:
                 states = getattr(source.layers[number], name)
-                buffer[target, :, width - states.shape[2] :] = states[taken]
+                states = states[taken]
+                buffer[target, :, :head] = states[:, :, :head]
+                buffer[target, :, width - states.shape[2] + head :] = states[:, :, head:]
             buffers.append(buffer)
         cache.layers.append(InPlaceLayer(*buffers))
     return cache

@@ -19,7 +19,14 @@ from transformers import (
 )
 
 from mxa_lite.errors import RunError
-from mxa_lite.policy.decode import GROWTH, Decoder, can_drop_rows, in_place, is_plain
+from mxa_lite.policy.decode import (
+    GROWTH,
+    Decoder,
+    can_drop_rows,
+    in_place,
+    is_plain,
+    repeated,
+)
 from mxa_lite.policy.noise import Draws, HalfEnded
 from mxa_lite.policy.policy import Policy, out_of_memory
 from mxa_lite.policy.request import Completion, Request, seed_of
@@ -32,10 +39,12 @@ STEP = 16  # prompts are padded to a multiple of this, and at least to it
 @dataclass
 class EngineStats:
     """What the engine did since `reset`. Shapes are (rows, tokens): of the prompts that were read,
-    equal ones once, and of the batches that were generated."""
+    equal ones once, and of the batches that were generated. row_steps: tokens computed in these,
+    those of ended and of spare rows among them."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    row_steps: int = 0
     out_of_memory: int = 0
     read: list[tuple[int, int]] = field(default_factory=list)
     batches: list[tuple[int, int]] = field(default_factory=list)
@@ -120,7 +129,8 @@ class Engine:
             rows = max((r for r in ROWS if r <= most), default=1)
             same = [i for i in mine if requests[i].max_tokens == requests[first].max_tokens]
             yield same[:rows]
-            mine = [i for i in mine if i not in set(same[:rows])]
+            taken = set(same[:rows])
+            mine = [i for i in mine if i not in taken]
 
     def _padded(self, length: int, new: int) -> int:
         """Width of a prompt's batch, which leaves room for `new` tokens within `max_length`."""
@@ -218,13 +228,21 @@ class Engine:
                 torch.tensor([place[tuple(p)] for p in filled]).to(ids.device)
             )
             return Rows(ids, mask, cache)
+        # A beginning that all share is read once; it then stands before the padding.
+        head = beginning(unique)
+        shared = self._cached(model, [unique[0][: head + 1]], new) if head else None
+        if head:
+            ids[:, :head], mask[:, :head] = ids.new_tensor(prompts[0][:head]), 1
+            for row, prompt in enumerate(filled):
+                mask[row, head : width - (len(prompt) - head)] = 0
         parts = []
         for group in similar(unique):
             place = {prompt: row for row, prompt in enumerate(group)}
             target = [row for row, prompt in enumerate(filled) if tuple(prompt) in place]
             taken = [place[tuple(filled[row])] for row in target]
-            parts.append((self._cached(model, group, new), taken, target))
-        return Rows(ids, mask, in_place(parts, count, width - 1))
+            rests = [prompt[head:] for prompt in group]
+            parts.append((self._cached(model, rests, new, shared, head), taken, target))
+        return Rows(ids, mask, in_place(parts, count, width - 1, head))
 
     def _padded_left(
         self, prompts: Sequence[Sequence[int]], width: int
@@ -237,16 +255,25 @@ class Engine:
             mask[row, width - len(prompt) :] = 1
         return ids.to(self.policy.device), mask.to(self.policy.device)
 
-    def _cached(self, model: Any, prompts: list[tuple[int, ...]], new: int) -> DynamicCache:
-        """The cache of all but the last token of these prompts, in a fixed batch size."""
-        count, width = bucket(len(prompts)), self._padded(len(prompts[0]), new)
+    def _cached(
+        self,
+        model: Any,
+        prompts: list[tuple[int, ...]],
+        new: int,
+        shared: DynamicCache | None = None,
+        head: int = 0,
+    ) -> DynamicCache:
+        """The cache of all but the last token of these prompts, the longest first, in a fixed
+        batch size. shared: a cache whose last `head` tokens stand before each of them."""
+        count, width = bucket(len(prompts)), self._padded(head + len(prompts[0]), new) - head
         ids, mask = self._padded_left(prompts + prompts[:1] * (count - len(prompts)), width)
-        cache = DynamicCache(config=model.config)
+        mask = functional.pad(mask, (head, 0), value=1)
+        cache = repeated(shared, head, count) if shared else DynamicCache(config=model.config)
         with self.policy.all_threads():
             model(
                 input_ids=ids[:, :-1],
                 attention_mask=mask[:, :-1],
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, :-1],
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, head:-1],
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
@@ -281,9 +308,19 @@ class Engine:
             )
             fresh = out.sequences[:, width:]
         self.stats.batches.append((total, width))
+        self.stats.row_steps += total * fresh.shape[1]
         rows.ids = torch.cat([rows.ids, fresh], 1)
         rows.mask = torch.cat([rows.mask, torch.ones_like(fresh)], 1)
         return fresh[:count].tolist(), torch.stack(draws.logps, 1).tolist()
+
+
+def beginning(prompts: list[tuple[int, ...]]) -> int:
+    """How many tokens at the beginning of all prompts are worth reading apart: a multiple of STEP,
+    so that padding stays as it is, or 0."""
+    first, last = min(prompts), max(prompts)
+    same = next((t for t, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+    head = same // STEP * STEP
+    return head if head * (len(prompts) - 1) > READ else 0
 
 
 def similar(prompts: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:

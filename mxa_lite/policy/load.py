@@ -9,7 +9,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from peft import get_peft_model
+from peft import LoraConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from transformers import (
@@ -23,7 +23,6 @@ from transformers import (
 from mxa_lite import embedded
 from mxa_lite.errors import InputError
 from mxa_lite.policy import accelerator, choose_loader
-from mxa_lite.policy.lora import lora_config
 from mxa_lite.policy.merged import Merged
 from mxa_lite.policy.policy import ROLES, Policy
 from mxa_lite.policy.template import Template, probe
@@ -209,6 +208,17 @@ def _misshapen(base: Any) -> set[str]:
     }
 
 
+def lora_config(lora: Lora) -> LoraConfig:
+    """PEFT's configuration of one adapter."""
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="CAUSAL_LM",
+    )
+
+
 def adapted(base: Any, lora: Lora, name: str) -> Any:
     """The base with a first adapter. Raises InputError when lora.targets names what cannot be."""
     try:
@@ -252,7 +262,9 @@ def load(recipe: Recipe) -> Policy:
     if loader == "unsloth":
         from mxa_lite.policy import unsloth
 
-        model, tokenizer = unsloth.load(recipe, folder_of(recipe.model), dtype, first)
+        model, tokenizer = unsloth.load(
+            recipe, folder_of(recipe.model), dtype, first, lora_config(recipe.lora)
+        )
     else:
         base, tokenizer = _plain_base(recipe.model, dtype)
         model = adapted(base, recipe.lora, first)

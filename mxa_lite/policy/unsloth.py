@@ -14,6 +14,7 @@ from mxa_lite.stdio import stdout_for_json
 
 if TYPE_CHECKING:
     import torch
+    from peft import LoraConfig
 
     from mxa_lite.recipe.keys import Recipe
 
@@ -27,14 +28,14 @@ with stdout_for_json(True):
     from unsloth import FastLanguageModel
 
 
-def load(recipe: Recipe, folder: str, dtype: torch.dtype, first_adapter: str) -> tuple[Any, Any]:
-    """The base with one fresh adapter called `first_adapter`, and its tokenizer.
+def load(
+    recipe: Recipe, folder: str, dtype: torch.dtype, first_adapter: str, config: LoraConfig
+) -> tuple[Any, Any]:
+    """The base with one fresh adapter of this config called `first_adapter`, and its tokenizer.
 
     folder: a local folder or a Hub id. Raises InputError when the model does not load.
     """
     from transformers import set_seed
-
-    from mxa_lite.policy.lora import lora_config
 
     lora = recipe.lora
     with stdout_for_json(True):
@@ -65,7 +66,7 @@ def load(recipe: Recipe, folder: str, dtype: torch.dtype, first_adapter: str) ->
         )
     # It calls its adapter "default" and takes no other name, so ours is put beside it and it goes.
     set_seed(recipe.seed)
-    model.add_adapter(first_adapter, lora_config(lora))
+    model.add_adapter(first_adapter, config)
     model.set_adapter(first_adapter)
     model.delete_adapter("default")
     return model, tokenizer

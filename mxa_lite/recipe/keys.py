@@ -202,13 +202,20 @@ class ColdStart(Block):
 
 
 class Eval(Block):
-    """What is measured on the held-out questions, before and after; every 0 = only then."""
+    """What is measured on the held-out questions, before and after; every 0 = only then.
+
+    fixed_samples: runs of each hand-written system a question, after training only.
+    """
 
     questions: Count = 200
     samples: Positive = 4
     every: Count = 0
     greedy: bool = True
-    baselines: list[Literal["single", "self_consistency", "fixed"]] = ["single", "self_consistency"]
+    baselines: list[Literal["single", "self_consistency", "fixed", "router"]] = [
+        "single",
+        "self_consistency",
+    ]
+    fixed_samples: Positive = 2
     swap: bool = True
 
 

@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from mxa_lite.credit.advantage import GroupStats
 from mxa_lite.credit.schedule import stage
 from mxa_lite.evidence.metrics import StepLine, flat_numbers, step_line
+from mxa_lite.evidence.warnings import warnings_of
 from mxa_lite.learn import distributed
 from mxa_lite.learn.numbers import merged
 from mxa_lite.learn.step import Step
@@ -30,6 +31,7 @@ class AfterStep(TrainerCallback):
         self.run, self.interrupts, self.bar = run, interrupts, bar
         self.started = time.monotonic()
         self.steps_done = 0
+        self.warned: list[str] = []
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
@@ -55,6 +57,7 @@ class AfterStep(TrainerCallback):
         if line is not None:
             logs.update(flat_numbers(line))
             self.show(line)
+            self.warn()
             self.measure(line["step"])
 
     def write(self, step: Step) -> StepLine | None:
@@ -116,6 +119,13 @@ class AfterStep(TrainerCallback):
             f"step {line['step']}/{steps}  {text}  {sum(line['seconds'].values()):.1f}s,"
             f" {(steps - line['step']) * pace / 60:.1f} min left"
         )
+
+    def warn(self) -> None:
+        """What the metrics give reason to say, each once."""
+        due = [w for w in warnings_of(self.run.folder.read_metrics()) if w not in self.warned]
+        self.warned += due
+        for warning in due:
+            self.run.say(f"warning: {warning}")
 
     def measure(self, step: int) -> None:
         """Every `eval.every` steps: the method's own mode on the held-out questions."""

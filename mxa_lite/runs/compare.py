@@ -23,7 +23,7 @@ import yaml
 
 from mxa_lite.errors import InputError, RunError
 from mxa_lite.evidence import charts
-from mxa_lite.evidence.predictions import question_means, read_predictions
+from mxa_lite.evidence.predictions import flips, question_means, read_predictions
 from mxa_lite.evidence.report import environment
 from mxa_lite.evidence.stats import two_level
 from mxa_lite.recipe import file as recipe_file
@@ -157,20 +157,17 @@ def pooled(values_SQ: list[list[float]], **options: Any) -> dict[str, float]:
     return dict(zip(("mean", "low", "high"), two_level(values_SQ, **options), strict=True))
 
 
-def attribution(runs: Sequence[Member]) -> dict[str, int]:
-    """Attempts wrong when cold and right when trained: did the design's pattern stay or change?
-
-    The paper reads the first as the executor's gain and the second as the designer's (App. F).
-    """
-    counts: Counter[str] = Counter(same_pattern=0, other_pattern=0)
-    for run in runs:
-        cold, final = (read_predictions(run.predictions(when)) for when in ("cold", "final"))
-        for question, tries in final.items():
-            for before, after in zip(cold.get(question, []), tries, strict=False):
-                if before["correct"] < 1 <= after["correct"]:
-                    same = before["pattern"] == after["pattern"]
-                    counts["same_pattern" if same else "other_pattern"] += 1
-    return dict(counts)
+def attribution(runs: Sequence[Member]) -> dict[str, Any]:
+    """`flips` of all runs together."""
+    cold, final = (
+        {
+            f"{number} {question}": rows
+            for number, run in enumerate(runs)
+            for question, rows in read_predictions(run.predictions(when)).items()
+        }
+        for when in ("cold", "final")
+    )
+    return flips(cold, final)
 
 
 def shares(runs: Sequence[Member], when: str) -> dict[str, float]:

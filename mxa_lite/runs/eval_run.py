@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mxa_lite.evidence import evaluate
-from mxa_lite.evidence.predictions import question_means
-from mxa_lite.evidence.stats import paired
+from mxa_lite.evidence.predictions import difference, question_means
 from mxa_lite.runs.ask import opened
 from mxa_lite.tasks import load as tasks
 
@@ -21,8 +20,11 @@ def _measured(
         recipe = sampler.recipe
         data = tasks.load(recipe.task, recipe.seed, training=False)
         questions = data.test[: recipe.eval.questions]
-        fixed = own and recipe.method == "metaagent"
-        return evaluate.measure(sampler, questions, folder, fixed)
+        baselines = [*recipe.eval.baselines]
+        if own and recipe.method == "metaagent":
+            baselines.append("fixed")
+        measured = evaluate.measure(sampler, questions, baselines, folder)
+        return measured.numbers(), measured.seconds
 
 
 def evaluate_run(run: Path, beside: Path | None, sets: tuple[str, ...]) -> dict[str, Any]:
@@ -42,8 +44,5 @@ def evaluate_run(run: Path, beside: Path | None, sets: tuple[str, ...]) -> dict[
         means |= {f"with_{m}": question_means(other / f"{m}.jsonl") for m in result["with"]}
     result["differences"] = []
     for (a, first), (b, second) in combinations(means.items(), 2):
-        shared = [q for q in first if q in second]
-        mean, low, high = paired([first[q] for q in shared], [second[q] for q in shared])
-        entry = {"a": a, "b": b, "difference": mean, "low": low, "high": high}
-        result["differences"].append({**entry, "questions": len(shared)})
+        result["differences"].append({"a": a, "b": b, **difference(first, second)})
     return result

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from mxa_lite.evidence import evaluate
+from mxa_lite.evidence.attempts import summarize
+from mxa_lite.evidence.predictions import against, flips, read_predictions
+from mxa_lite.evidence.stats import total_variation
 from mxa_lite.learn import distributed
 from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.tree import Question
+
+RIVALS = ("single", "self_consistency", "fixed_best", "oracle_kind", "router")
 
 
 class Measuring:
@@ -24,6 +31,7 @@ class Measuring:
     ) -> None:
         self.sampler, self.held_out, self.folder, self.say = sampler, held_out, folder, say
         self.recipe = sampler.recipe
+        self.designs: dict[str, evaluate.Designs] = {}  # by "cold" and "final", drawn once
 
     def whole(self, name: str) -> None:
         """All modes, into eval.json under `name` ("cold", "final"), unless it is there."""
@@ -31,15 +39,22 @@ class Measuring:
         if name in results or not self.held_out or not distributed.MAIN:
             return
         self.say(f"evaluating ({name}) on {len(self.held_out)} held-out questions")
-        results[name], seconds = evaluate.measure(
-            self.sampler, self.held_out, self.folder.path / "predictions" / name
-        )
-        results.setdefault("seconds", {})[name] = seconds  # what a clock decides, apart
+        baselines = [
+            baseline
+            for baseline in self.recipe.eval.baselines
+            if name == "final" or baseline not in evaluate.HAND_WRITTEN
+        ]
+        predictions = self.folder.path / "predictions" / name
+        measured = evaluate.measure(self.sampler, self.held_out, baselines, predictions)
+        results[name] = measured.numbers()
+        self.designs[name] = measured.designs
+        results.setdefault("seconds", {})[name] = measured.seconds  # what a clock decides, apart
         self.folder.write_json("eval.json", results)
         for mode, m in results[name].items():
+            system = m.get("system", "")
             self.say(
                 f"  {mode:17s} {m['accuracy']:.3f} [{m['low']:.3f}, {m['high']:.3f}]"
-                f"  {m['calls']:.1f} calls, {m['tokens']:.0f} tokens a question"
+                f"  {m['calls']:.1f} calls, {m['tokens']:.0f} tokens a question  {system}".rstrip()
             )
 
     def during(self, step: int) -> None:
@@ -57,7 +72,11 @@ class Measuring:
         self.sampler.engine.reset()
 
     def swap(self, cold: Path, final: Path) -> None:
-        """The 2x2 table: designer and executor each cold or trained, equal sampling keys."""
+        """The 2x2 table: designer and executor each cold or trained, equal sampling keys.
+
+        The designs that the evaluation drew are executed by the other executor; they are drawn
+        again only where another process drew them, with the same adapter and the same keys.
+        """
         results = self.folder.read_json("eval.json")
         if "swap" in results:
             return
@@ -75,8 +94,9 @@ class Measuring:
         for designer, executor in (("trained", "cold"), ("cold", "trained")):
             policy.load(final if designer == "trained" else cold, ["designer"])
             policy.load(final if executor == "trained" else cold, ["executor"])
-            tries = evaluate.designed(self.sampler, self.held_out, samples, temperature)
-            table[f"{designer}_{executor}"] = evaluate.summarize(tries)
+            drawn = self.designs.get("final" if designer == "trained" else "cold")
+            tries = evaluate.designed(self.sampler, self.held_out, samples, temperature, drawn)
+            table[f"{designer}_{executor}"] = summarize(tries)
         policy.load(final)
         order = ("cold_cold", "trained_cold", "cold_trained", "trained_trained")
         results["swap"] = {cell: table[cell] for cell in order}
@@ -86,26 +106,58 @@ class Measuring:
             self.say(f"  {cell:17s} {m['accuracy']:.3f} [{m['low']:.3f}, {m['high']:.3f}]")
 
     def summary(self) -> None:
-        """summary.json: the headline and the swap table."""
+        """summary.json: the headline beside its rivals, and what changed in between."""
         results = self.folder.read_json("eval.json")
         lines = self.folder.read_metrics()
         main = self.recipe.mode
         cold, final = (results.get(name, {}).get(main) for name in ("cold", "final"))
-        self.folder.write_json(
-            "summary.json",
-            {
-                "mode": main,
-                "steps": lines[-1]["step"] if lines else 0,
-                "cold": cold and cold["accuracy"],
-                "final": final and final["accuracy"],
-                "gain": final["accuracy"] - cold["accuracy"] if cold and final else None,
-                "interval": final and [final["low"], final["high"]],
-                "swap": {c: m["accuracy"] for c, m in (results.get("swap") or {}).items()} or None,
-                "seconds": sum(sum(line["seconds"].values()) for line in lines),
-            },
-        )
+        summary = {
+            "mode": main,
+            "steps": lines[-1]["step"] if lines else 0,
+            "cold": cold and cold["accuracy"],
+            "final": final and final["accuracy"],
+            "gain": final["accuracy"] - cold["accuracy"] if cold and final else None,
+            "interval": final and [final["low"], final["high"]],
+            "swap": {c: m["accuracy"] for c, m in (results.get("swap") or {}).items()} or None,
+            "seconds": sum(sum(line["seconds"].values()) for line in lines),
+        }
         if cold and final:
+            summary |= self.beside(main, {"cold": cold, "final": final})
             self.say(
                 f"{main}: {cold['accuracy']:.3f} cold -> {final['accuracy']:.3f} trained,"
-                f" {100 * (final['accuracy'] - cold['accuracy']):+.1f} points"
+                f" {100 * summary['gain']:+.1f} points"
             )
+            for rival, d in summary["against"].items():
+                interval = f"[{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
+                self.say(f"  minus {rival:17s} {100 * d['difference']:+.1f} points {interval}")
+        self.folder.write_json("summary.json", summary)
+
+    def beside(self, main: str, ends: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """What stands beside the headline.
+
+        against, greedy_against: the trained main mode minus each rival, paired over questions.
+        patterns_by_kind: when -> kind -> pattern -> share; total_variation: when -> "kind, kind".
+        """
+        folder = self.folder.path / "predictions"
+        cold, final = (read_predictions(folder / when / f"{main}.jsonl") for when in ends)
+        patterns = {
+            when: {kind: own["patterns"] for kind, own in end.get("kinds", {}).items()}
+            for when, end in ends.items()
+        }
+        rivals = [rival for rival in RIVALS if rival != main]
+        beside = {
+            "against": against(folder / "final", main, rivals),
+            "flips": flips(cold, final),
+            "patterns_by_kind": patterns,
+            "total_variation": {
+                when: {
+                    f"{a}, {b}": total_variation(kinds[a], kinds[b])
+                    for a, b in combinations(kinds, 2)
+                }
+                for when, kinds in patterns.items()
+            },
+        }
+        if self.recipe.eval.greedy:
+            greedy = [*rivals, "single_greedy"]
+            beside["greedy_against"] = against(folder / "final", f"{main}_greedy", greedy)
+        return beside

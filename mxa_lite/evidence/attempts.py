@@ -1,0 +1,124 @@
+"""Attempts at held-out questions, and the numbers of a mode that `eval.json` holds. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mxa_lite.credit.advantage import paid_correct
+from mxa_lite.evidence.stats import interval
+from mxa_lite.tree import Call, Tree
+
+
+@dataclass
+class Attempt:
+    """One try at one question. correct in 0..1; kind: of the question, "" where it has none."""
+
+    question: str
+    answer: str | None
+    correct: float
+    calls: list[Call] = field(default_factory=list)
+    pattern: str = ""
+    outcome: str = "ok"
+    kind: str = ""
+
+
+def attempts_of(trees: Sequence[Tree], answer_from: str) -> list[Attempt]:
+    """One attempt per execution; a design that never ran is one wrong attempt."""
+    attempts = []
+    for tree in trees:
+        question = tree.question
+        kind = str(question.meta.get("kind", ""))
+        for design in tree.designs:
+            calls, pattern = [design.call], design.pattern
+            if not design.executions:
+                outcome = str(design.outcome)
+                attempts.append(Attempt(question.id, None, 0.0, calls, pattern, outcome, kind))
+            for e in design.executions:
+                correct, outcome = paid_correct(e, question.kind, answer_from), str(e.outcome)
+                attempts.append(
+                    Attempt(
+                        *(question.id, e.answer, correct, calls + e.calls, pattern, outcome, kind)
+                    )
+                )
+    return attempts
+
+
+def summarize(attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """accuracy (avg@k) with its 95 % interval, pass@k, and cost per attempt.
+
+    Where questions have kinds, `kinds` has accuracy, interval and the patterns' shares by kind.
+    """
+    tries = max(len(attempts), 1)
+    by_question = _by_question(attempts)
+    accuracy, low, high = interval(_means(by_question))
+    prompt = sum(len(c.prompt_ids) for a in attempts for c in a.calls)
+    completion = sum(completion_tokens(a) for a in attempts)
+    numbers: dict[str, Any] = {
+        "accuracy": accuracy,
+        "low": low,
+        "high": high,
+        "pass_at_k": interval([float(max(t) >= 1) for t in by_question.values()])[0],
+        "k": max((len(t) for t in by_question.values()), default=0),
+        "calls": sum(len(a.calls) for a in attempts) / tries,
+        "tokens": (prompt + completion) / tries,
+        "prompt_tokens": prompt / tries,
+        "completion_tokens": completion / tries,
+        "questions": len(by_question),
+        "attempts": len(attempts),
+    }
+    kinds = {kind: [a for a in attempts if a.kind == kind] for kind in kinds_of(attempts)}
+    if kinds:
+        numbers["kinds"] = {kind: _kind_numbers(own) for kind, own in kinds.items()}
+    return numbers
+
+
+def _kind_numbers(attempts: Sequence[Attempt]) -> dict[str, Any]:
+    accuracy, low, high = interval(_means(_by_question(attempts)))
+    counts = Counter(a.pattern for a in attempts)
+    patterns = {name: counts[name] / len(attempts) for name in sorted(counts)}
+    return {"accuracy": accuracy, "low": low, "high": high, "patterns": patterns}
+
+
+def kinds_of(attempts: Sequence[Attempt]) -> list[str]:
+    """The kinds that the questions have, sorted."""
+    return sorted({a.kind for a in attempts} - {""})
+
+
+def completion_tokens(attempt: Attempt) -> int:
+    """Tokens that all calls of an attempt wrote, the designer's among them."""
+    return sum(len(call.completion_ids) for call in attempt.calls)
+
+
+def _by_question(attempts: Sequence[Attempt]) -> dict[str, list[float]]:
+    by_question: dict[str, list[float]] = defaultdict(list)
+    for attempt in attempts:
+        by_question[attempt.question].append(attempt.correct)
+    return by_question
+
+
+def _means(by_question: dict[str, list[float]]) -> list[float]:
+    return [sum(tries) / len(tries) for tries in by_question.values()]
+
+
+def save_predictions(modes: dict[str, list[Attempt]], folder: Path) -> None:
+    """One JSONL file a mode: question, answer, correct, calls, tokens, pattern, outcome, kind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for mode, attempts in modes.items():
+        with (folder / f"{mode}.jsonl").open("w", encoding="utf-8") as file:
+            for a in attempts:
+                row = {
+                    "question": a.question,
+                    "answer": a.answer,
+                    "correct": a.correct,
+                    "calls": len(a.calls),
+                    "tokens": completion_tokens(a),
+                    "pattern": a.pattern,
+                    "outcome": a.outcome,
+                    "kind": a.kind,
+                }
+                file.write(json.dumps(row) + "\n")
