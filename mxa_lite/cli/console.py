@@ -96,7 +96,8 @@ def run_command(command: click.Command) -> int:
         click.echo(f"mxa-lite: {error}", err=True)
         return 2 if isinstance(error, InputError) else 1
     except (KeyboardInterrupt, click.Abort) as error:
+        told = error.__cause__ or error  # click raises its own from a KeyboardInterrupt
         with contextlib.suppress(OSError):  # the terminal may be gone
-            click.echo(f"mxa-lite: {error if error.args else 'interrupted'}", err=True)
+            click.echo(f"mxa-lite: {told if told.args else 'interrupted'}", err=True)
         return 130
     return result if isinstance(result, int) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ class _Path(click.Path):
     """A path, in which "~" is the home folder also after "=", where shells leave it alone."""
 
     def convert(self, value: Any, *rest: Any) -> Any:
-        return Path(super().convert(value, *rest)).expanduser()
+        return Path(os.fsdecode(super().convert(value, *rest))).expanduser()
 
 
 FOLDER = FILE = _Path()

@@ -50,6 +50,7 @@ class Run:
         self.measuring = Measuring(sampler, data.test[: recipe.eval.questions], folder, self.say)
         self.step = Step.of(0, [], ())
         self.started = self.rolled_out = time.monotonic()
+        self.go_on = f"`mxa-lite run {folder.path} --resume` goes on"
 
     def say(self, text: str) -> None:
         """One plain line, above the progress bar when there is one; the first process speaks."""
@@ -61,7 +62,7 @@ class Run:
             sys.stdout.flush()
         except OSError:  # a closed pipe or terminal: like Ctrl-C, and nothing more is said there
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise KeyboardInterrupt from None
+            raise KeyboardInterrupt(f"nobody reads the output; {self.go_on}") from None
 
     def cold_start(self) -> None:
         """Warm-start both roles, or find the cold adapters of an earlier start of this run."""
@@ -132,8 +133,7 @@ class Run:
             except KeyboardInterrupt:
                 saved = trainer.save_now()
                 done_so = f"saved in {saved}" if saved else "before the first step"
-                go_on = f"`mxa-lite run {self.folder.path} --resume` goes on"
-                raise KeyboardInterrupt(f"stopped; {done_so}; {go_on}") from None
+                raise KeyboardInterrupt(f"stopped; {done_so}; {self.go_on}") from None
         return trainer.save_now() or self.folder.checkpoints / COLD
 
 
