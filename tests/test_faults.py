@@ -36,7 +36,7 @@ def test_a_full_disk_is_one_sentence_and_earlier_checkpoints_stay(tmp_path: Path
     with pytest.raises(RunError, match="step-00002 cannot be written") as error:
         role_trainer.train()
     assert "\n" not in str(error.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00001"]
+    assert not any(tmp_path.glob("*-2")) and not any(tmp_path.glob("step-00002"))
     assert (tmp_path / "step-00001" / "trainer_state.json").is_file()
 
 
