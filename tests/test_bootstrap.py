@@ -7,7 +7,7 @@ import pytest
 
 from mxa_lite.errors import InputError, RunError
 from mxa_lite.learn import bootstrap, warmstart
-from mxa_lite.learn.bootstrap import Bootstrap, Sample, chosen, seeds
+from mxa_lite.learn.bootstrap import Bootstrap, Sample, chosen
 from mxa_lite.mas import prompts
 from mxa_lite.mas.check import check
 from mxa_lite.policy.generate import Engine as RealEngine
@@ -23,6 +23,7 @@ from mxa_lite.tasks import load as tasks
 from mxa_lite.tasks.grade import Verdict
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question
 
+FORMAL = "<delivery>\\boxed{1}</delivery>\n<solution>\nprint(1)\n</solution>"
 SETS = ["rollout.designs=2", "cold_start.steps=2", "cold_start.seed_designs=2", "threads=1"]
 QUESTIONS = [Question(f"q{i}", f"What is 2 + {i}?", "t", gold=str(2 + i)) for i in range(4)]
 VOTE = "a = Agent('s', 'Add.')\nanswer(Ensemble('v', [a, a, a])(question))"
@@ -86,20 +87,19 @@ def test_every_example_runs_and_is_of_the_pattern_it_is_shown_for(sandbox, kind)
         (pattern, prompts.example(pattern, kind, pick))
         for pattern, pick in itertools.product(prompts.PATTERNS, range(4))
     ]
-    engine = Canned({"*": [bootstrap.FORMAL]})
+    engine = Canned({"*": [FORMAL]})
     sampler = Sampler(engine, sandbox, Ungraded(), load("arithmetic"))
     made = [sampler.checked(Call("designer", "", 0, [], text)) for _, text in scripts]
     assert [d.pattern for d in made] == [pattern for pattern, _ in scripts]
     sampler.run_scripts([(question, d) for d in made], 0.0)
     assert all(bootstrap.ran(d) for d in made)
-    assert all(text.startswith(prompts.BEGUN) for _, text in scripts)
     assert len({text for _, text in scripts}) == len(scripts)
 
 
 def test_every_line_of_the_language_runs_as_it_is_written(sandbox):
     parts = [line.partition("    ")[0] for line in prompts.LANGUAGE.splitlines() if "    " in line]
     assert len(parts) == 8
-    engine = Canned({"*": [bootstrap.FORMAL]})
+    engine = Canned({"*": [FORMAL]})
     sampler = Sampler(engine, sandbox, Ungraded(), load("arithmetic"))
     for part in parts:
         run = part.removeprefix("a = ") + "(question)" * (".run(" not in part)
@@ -113,16 +113,13 @@ def test_the_designer_is_shown_every_pattern_in_turn_and_what_fits(sandbox):
     recipe = load("arithmetic", ["rollout.max_completion_tokens=10"])
     taught = bootstrap._Taught(Engine(""), sandbox, Grader(), recipe)
     shown = [taught.designer_prompt(QUESTIONS[0]) for _ in prompts.PATTERNS]
-    assert [m[-2]["content"].split("Pattern: ")[1].split(",")[0] for m in shown] == [
+    assert [m[-1]["content"].split("Pattern: ")[1].split(",")[0] for m in shown] == [
         *prompts.PATTERNS
     ]
-    assert {len(m) for m in shown} == {1 + 3 * 2 + 2}
-    assert all(QUESTIONS[0].text in m[-2]["content"] for m in shown)
+    assert {len(m) for m in shown} == {1 + 3 * 2 + 1}
+    assert all(QUESTIONS[0].text in m[-1]["content"] for m in shown)
     taught.engine.max_length = len(taught.engine.encode(shown[0], 0)[0]) - 20
-    assert len(taught.designer_prompt(QUESTIONS[0])) == 1 + 2 + 2
-    taught.engine.max_length = 30
-    short = taught.designer_prompt(QUESTIONS[0])
-    assert short[:-1] == prompts.designer(QUESTIONS[0].text)
+    assert len(taught.designer_prompt(QUESTIONS[0])) == 1 + 2 + 2 + 1
 
 
 def test_no_pattern_outweighs_the_others_and_no_script_comes_twice():
@@ -170,14 +167,46 @@ def test_given_data_reads_back_what_was_kept_and_nothing_else(sandbox, tmp_path)
 
 
 def test_one_file_holds_what_all_rounds_taught(sandbox, tmp_path):
-    sets = ("cold_start.rounds=2", "cold_start.target_valid=1.0")
-    boot, _ = rounds(sandbox, tmp_path, Engine("I cannot."), *sets)
-    boot.run = lambda: [boot.learn(n, boot.sample(n)) for n in (1, 2)]
-    boot.run()
+    boot, _ = rounds(sandbox, tmp_path, Engine(f"```python\n{VOTE}\n```", "four"))
+    for number in (1, 2):
+        boot.learn(number, boot.sample(number, 0.0))
     kept = [row["messages"] for n in (1, 2) for row in lines(tmp_path, n) if row["kept"]]
-    assert len(kept) == 4  # the same two examples in each round
+    assert {chat[-1]["content"] for chat in boot.chats["designer"]} == {
+        chat[-1]["content"] for chat in kept
+    }
     assert warmstart.read_chats(tmp_path / "cold_start/chats.jsonl") == boot.chats
-    assert boot.chats["designer"] == kept[:2]
+
+
+def test_agents_of_examples_are_shown_a_worked_result_and_learn_without_it(sandbox, tmp_path):
+    class Follower(Engine):
+        def reply(self, request):
+            shown = any("\\boxed{62}" in m["content"] for m in request.messages)
+            self.texts["executor"] = "\\boxed{4}" if shown else "four"
+            return super().reply(request)
+
+    boot, _ = rounds(sandbox, tmp_path, Follower("I cannot."), "cold_start.seed_designs=4")
+    boot.learn(1, boot.sample(1, 0.0))
+    learned = boot.chats["executor"]
+    assert learned and all("\\boxed{4}" in chat[-1]["content"] for chat in learned)
+    assert all(len(chat) == 3 for chat in learned)
+
+
+def test_a_designer_that_does_better_without_examples_is_shown_none(sandbox, tmp_path):
+    class Watched(Engine):
+        seen = None
+
+        def reply(self, request):
+            if request.role == "designer":
+                self.seen = len(request.messages)
+            return super().reply(request)
+
+    engine = Watched(f"```python\n{VOTE}\n```")
+    boot, _ = rounds(sandbox, tmp_path, engine)
+    boot.sample(1, 0.0)
+    assert engine.seen == 1 + 3 * 2 + 1
+    boot.valid_shown = 0.5
+    boot.sample(2, 0.9)
+    assert engine.seen == 2
 
 
 @pytest.mark.parametrize(
@@ -226,10 +255,12 @@ def coldstart_kept(rows):
     return [row for row in rows if row["kept"]]
 
 
-def test_seed_designs_take_patterns_in_turn():
-    found = list(seeds(QUESTIONS, 12))
-    assert Counter(row["pattern"] for row in found) == dict.fromkeys(prompts.PATTERNS, 2)
-    assert len({row["messages"][-1]["content"] for row in found}) == 12
+def test_examples_take_patterns_in_turn(sandbox):
+    sampler = Sampler(Engine(""), sandbox, Grader(), load("arithmetic", SETS))
+    made = bootstrap.examples(sampler, QUESTIONS * 3)
+    assert Counter(s.design.pattern for s in made) == dict.fromkeys(prompts.PATTERNS, 2)
+    assert len({s.design.script for s in made}) == 12
+    assert [s.correct for s in made] == [s.question.id == "q2" for s in made]
 
 
 def test_the_embedded_model_bootstraps_itself(tmp_path):
@@ -241,7 +272,7 @@ def test_the_embedded_model_bootstraps_itself(tmp_path):
     with sampler_for(recipe, policy) as sampler:
         Bootstrap(sampler, lambda n, k: data.train[:k], RunFolder(tmp_path), said.append).run()
     rows = lines(tmp_path)
-    assert sum(r["role"] == "designer" and "seed" not in r for r in rows) == 8
+    assert sum(r["role"] == "designer" and not r["example"] for r in rows) == 8
     learned = {row["role"] for row in rows if row["kept"]}
     after = dict(policy.model.named_parameters())
     changed = {

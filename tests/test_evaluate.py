@@ -21,6 +21,8 @@ from mxa_lite.policy.load import load
 from mxa_lite.policy.request import Completion, Request
 from mxa_lite.rollout.opened import sampler_for
 from mxa_lite.rollout.sampler import Sampler
+from mxa_lite.runfolder import RunFolder
+from mxa_lite.runs.measuring import Measuring
 from mxa_lite.tasks import load as tasks
 
 
@@ -152,6 +154,31 @@ def test_votes_cost_at_least_what_the_designed_systems_cost(sampler: Sampler) ->
     assert mine["completion_tokens"] >= theirs["completion_tokens"]
 
 
+@pytest.mark.parametrize(
+    ("mode", "trained_cold"), [("designer_only", "trained"), ("executor_only", "cold")]
+)
+def test_a_role_that_never_learned_is_not_measured_twice(
+    sampler: Sampler, tmp_path: Path, mode: str, trained_cold: str
+) -> None:
+    """trained_cold has the trained designer and the cold executor."""
+    folder = RunFolder(tmp_path)
+    ends = {
+        when: {"designed": summarize(attempts("", right))}
+        for when, right in (("cold", 0), ("final", 1))
+    }
+    folder.write_json("eval.json", ends)
+    recipe = small("task=stories", f"schedule.mode={mode}")
+    other = Sampler(sampler.engine, sampler.sandbox, sampler.grader, recipe)
+    sampler.engine.policy.save(tmp_path / "final")
+    measuring = Measuring(other, tasks.load(recipe.task, 1).test[:1], folder, lambda _: None)
+    measuring.swap(tmp_path / "missing", tmp_path / "final")
+    swap = folder.read_json("eval.json")["swap"]
+    cells = {"trained": swap["trained_trained"], "cold": swap["cold_cold"]}
+    assert (cells["cold"]["accuracy"], cells["trained"]["accuracy"]) == (0.0, 1.0)
+    assert swap["trained_cold"] == cells[trained_cold]
+    assert swap["cold_trained"] == cells["cold" if trained_cold == "trained" else "trained"]
+
+
 @pytest.mark.slow
 def test_a_run_on_questions_of_kinds_measures_all_rivals(tmp_path: Path) -> None:
     sets = {
@@ -181,5 +208,7 @@ def test_a_run_on_questions_of_kinds_measures_all_rivals(tmp_path: Path) -> None
     rivals = {"single", "self_consistency", "fixed_best", "oracle_kind", "router"}
     assert set(summary["against"]) == rivals
     assert set(summary["patterns_by_kind"]["final"]) == kinds
+    alone = results["swap"]["trained_cold"]["accuracy"] - cold["designed"]["accuracy"]
+    assert summary["alone"]["trained_cold"]["difference"] == pytest.approx(alone)
     page = (tmp_path / "report.html").read_text()
     assert "Beside its rivals" in page and "Patterns by kind" in page

@@ -67,7 +67,7 @@ def test_every_built_in_task_has_a_format_test_a_citation_and_a_place() -> None:
 def test_a_missing_file_and_an_unknown_task_are_input_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.jsonl cannot be read"):
         tasks.load(TaskSpec(name=str(tmp_path / "none.jsonl")), 0)
-    with pytest.raises(InputError, match="one of: arithmetic, stories, gsm8k"):
+    with pytest.raises(InputError, match="one of: arithmetic, stories, sums, gsm8k"):
         tasks.load(TaskSpec(name="gsm9k"), 0)
 
 

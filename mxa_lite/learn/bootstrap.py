@@ -1,7 +1,8 @@
 """Cold start in a box: the base model learns the script language from samples of its own.
 
-Shown the language, it writes scripts for training questions and runs them; what was correct becomes
-chats on the short prompts of training, and both adapters learn the chats of all rounds so far.
+Shown the language, it writes scripts for training questions and runs them, and the example scripts
+too; what was correct becomes chats on the short prompts of training, and both adapters learn the
+chats of all rounds so far.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mxa_lite.credit.advantage import paid_correct
@@ -19,13 +20,14 @@ from mxa_lite.learn import warmstart
 from mxa_lite.learn.warmstart import Chat
 from mxa_lite.mas import answers, prompts
 from mxa_lite.policy.policy import ROLES
-from mxa_lite.rollout.canned import Canned, Ungraded
+from mxa_lite.policy.request import Request
 from mxa_lite.rollout.sampler import Sampler, Shape
 from mxa_lite.runfolder import RunFolder
+from mxa_lite.sandbox.box import CallRequest
 from mxa_lite.tree import Call, Design, Outcome, Question
 
 TEMPERATURE = 0.7  # of samples to learn from; the share of valid scripts is taken at training's own
-PROBES = 32  # questions on which that share is measured, at most
+PROBES = 16  # questions on which the shares of a round are measured
 PART = 16  # questions sampled between two lines of progress
 ADVICE = (
     "take a bigger instruct model (model.name), more rounds or training (cold_start.rounds, .steps,"
@@ -35,38 +37,34 @@ ADVICE = (
 
 
 class _Taught(Sampler):
-    """A sampler whose designer is shown the language; patterns are asked for in turn."""
+    """A sampler that shows the designer example scripts, asking for the patterns in turn, and the
+    agents how a result is handed over."""
 
     turn = 0
 
     def designer_prompt(self, question: Question) -> Chat:
-        """As many examples as fit; without room for one, the short prompt, its reply begun."""
         turn, names = self.turn, list(prompts.PATTERNS)
         self.turn += 1
         asked, other = (names[n % len(names)] for n in (turn, turn + 1 + turn // len(names) % 5))
-        room = self.engine.max_length - self.recipe.rollout.max_completion_tokens.designer
-        for shown in ([other, asked, asked], [asked]):
-            messages = prompts.teaching(question.text, question.kind, shown, turn)
-            if not self.engine.encode(messages, room)[1]:
-                return messages
-        return [*prompts.designer(question.text), messages[-1]]
+        shown = (other, asked, asked)
+        return self.fitting(prompts.examples(question.text, question.kind, shown, turn, asked))
 
-    def checked(self, call: Call) -> Design:
-        call.reply = prompts.BEGUN + call.reply
-        return super().checked(call)
+    def request_of(self, job: Any, event: CallRequest, temperature: float) -> Request:
+        request = super().request_of(job, event, temperature)
+        shown = prompts.worked(job.question.kind)
+        return replace(request, messages=[*event.messages[:1], *shown, *event.messages[1:]])
 
 
-FORMAL = "<delivery>\\boxed{1}</delivery>\n<solution>\nprint(1)\n</solution>"
-
-
-def valid_share(sampler: Sampler, questions: Sequence[Question]) -> float:
-    """Share of designs on the short prompt that run to an answer, tried with canned replies."""
-    designs = sampler.design(questions, Shape(1, 1, sampler.recipe.rollout.temperature), "probe")
-    whole = [(q, designs[q.id][0]) for q in questions if designs[q.id][0].outcome is None]
-    engine: Any = Canned({"*": [FORMAL]})
-    rehearsal = Sampler(engine, sampler.sandbox, Ungraded(), sampler.recipe)
-    rehearsal.run_scripts(whole, 0.0)
-    return sum(ran(design) for _, design in whole) / len(questions)
+def shares(sampler: Sampler, questions: Sequence[Question]) -> tuple[float, float]:
+    """Shares of designs on the prompt of training that run to an answer, and to the right one."""
+    trees = sampler.rollout(questions, Shape(1, 1, sampler.recipe.rollout.temperature), "probe")
+    samples = graded(
+        sampler, ((tree.question, design) for tree in trees for design in tree.designs)
+    )
+    return (
+        sum(ran(s.design) for s in samples) / len(samples),
+        sum(s.correct for s in samples) / len(samples),
+    )
 
 
 def ran(design: Design) -> bool:
@@ -81,6 +79,7 @@ class Sample:
     question: Question
     design: Design
     correct: bool
+    example: bool = False  # not the designer's own
 
     def rows(self, kept: bool) -> Iterator[dict[str, Any]]:
         """Chat data of the design, on the short prompt, and of its calls."""
@@ -92,15 +91,28 @@ class Sample:
             "outcome": str(run.outcome if run else design.outcome),
             "error": run.error if run else design.error,
             "correct": self.correct,
+            "example": self.example,
             "kept": kept,
         }
-        right = (run and run.answer) or ""
+        right, shown = (run and run.answer) or "", prompts.worked(self.question.kind)
         for call in run.calls if run else ():
             value = answers.last_boxed(call.reply) if self.question.kind == "math" else None
             other = value is not None and not answers.same_value(value, right)
             good = self.correct and not call.truncated and not other
-            row = _row("executor", call.messages, call.reply, self.question)
+            prompt = [message for message in call.messages if message not in shown]
+            row = _row("executor", prompt, call.reply, self.question)
             yield {**row, "agent": call.agent, "kept": good}
+
+
+def graded(
+    sampler: Sampler, designs: Iterable[tuple[Question, Design]], example: bool = False
+) -> list[Sample]:
+    """Designs that were run at most once, as samples."""
+    by = sampler.recipe.credit.answer_from
+    return [
+        Sample(q, d, any(paid_correct(run, q.kind, by) == 1 for run in d.executions), example)
+        for q, d in designs
+    ]
 
 
 def _row(role: str, prompt: Chat, reply: str, question: Question) -> dict[str, Any]:
@@ -126,14 +138,15 @@ def chosen(samples: Sequence[Sample], enough: int) -> list[Sample]:
     return [s for group in groups.values() for s in group[:most]]
 
 
-def seeds(questions: Sequence[Question], number: int) -> Iterator[dict[str, Any]]:
-    """Example scripts as designer chats: every pattern in turn, each time with other agents."""
-    names = list(prompts.PATTERNS)
-    for i in range(number):
-        question, (turn, place) = questions[i % len(questions)], divmod(i, len(names))
-        script = prompts.example(names[place], question.kind, place + turn)
-        row = _row("designer", prompts.designer(question.text), script, question)
-        yield {**row, "pattern": names[place], "seed": True, "kept": True}
+def examples(sampler: Sampler, questions: Sequence[Question]) -> list[Sample]:
+    """Example scripts, run: every pattern in turn, each time with other agents."""
+    names, pairs = list(prompts.PATTERNS), []
+    for i, question in enumerate(questions):
+        turn, place = divmod(i, len(names))
+        text = prompts.example(names[place], question.kind, place + turn)
+        pairs.append((question, sampler.checked(Call("designer", "", 0, [], text))))
+    sampler.run_scripts(pairs, TEMPERATURE)
+    return graded(sampler, pairs, example=True)
 
 
 @dataclass
@@ -146,6 +159,7 @@ class Bootstrap:
     say: Callable[[str], None]
     chats: dict[str, list[Chat]] = field(default_factory=lambda: {role: [] for role in ROLES})
     outcomes: Counter[str] = field(default_factory=Counter)
+    valid_shown: float = 1.0  # share of valid scripts where the designer is shown examples
 
     def run(self) -> None:
         """Rounds, one at least, until the target share of valid scripts on the short prompt.
@@ -153,59 +167,70 @@ class Bootstrap:
         Raises RunError when not one valid script came in all rounds.
         """
         cold = self.sampler.recipe.cold_start
-        probes = self.pick(cold.rounds + 1, min(PROBES, cold.questions))
-        shares = [valid_share(self.sampler, probes)]
-        self.say(f"cold start: {shares[0]:.0%} valid scripts on the short prompt, before")
+        probes = self.pick(cold.rounds + 1, PROBES)
+        valid, right = shares(self.sampler, probes)
+        self.say(
+            f"cold start: {valid:.0%} valid scripts and {right:.0%} right answers on the short"
+            f" prompts, before ({len(probes)} questions)"
+        )
         for number in range(1, cold.rounds + 1):
-            began = time.monotonic()
-            losses = self.learn(number, self.sample(number))
-            shares.append(valid_share(self.sampler, probes))
+            began, before = time.monotonic(), valid
+            losses = self.learn(number, self.sample(number, valid))
+            valid, right = shares(self.sampler, probes)
             self.say(
-                f"cold start {number}/{cold.rounds}: {shares[-2]:.0%} -> {shares[-1]:.0%} valid"
-                f" scripts on the short prompt ({len(probes)} questions, target"
-                f" {cold.target_valid:.0%}); loss"
+                f"cold start {number}/{cold.rounds}: {before:.0%} -> {valid:.0%} valid scripts"
+                f" (target {cold.target_valid:.0%}), {right:.0%} right answers; loss"
                 f" {', '.join(f'{name} {loss:.3f}' for name, loss in losses.items()) or '-'};"
                 f" {time.monotonic() - began:.0f} s"
             )
-            if shares[-1] >= cold.target_valid:
+            if valid >= cold.target_valid:
                 return
-        if not self.outcomes["ok"] and not any(shares):
+        if not self.outcomes["ok"] and not valid:
             seen = ", ".join(f"{name} {n}" for name, n in self.outcomes.most_common())
             raise RunError(f"cold start: no valid script in {number} rounds ({seen}); {ADVICE}")
         self.say(f"cold start: below the target; {ADVICE}")
 
-    def sample(self, number: int) -> list[Sample]:
-        """The designs of a round, run and graded; a line of progress and cost per part."""
+    def sample(self, number: int, valid: float) -> list[Sample]:
+        """The designs of a round, run and graded; a line of progress and cost per part.
+
+        The designer is shown examples until it does better without: valid, its share on the short
+        prompt, exceeds what the examples last gave. In the first round they are run themselves.
+        """
         base, recipe, stats = self.sampler, self.sampler.recipe, self.sampler.engine.stats
-        taught = _Taught(base.engine, base.sandbox, base.grader, recipe)
-        questions, found = self.pick(number, recipe.cold_start.questions), list[Sample]()
+        showing = valid <= self.valid_shown
+        taught = _Taught(base.engine, base.sandbox, base.grader, recipe) if showing else base
+        questions = self.pick(number, recipe.cold_start.questions)
         began, tokens = time.monotonic(), stats.prompt_tokens + stats.completion_tokens
-        shape, by = Shape(recipe.rollout.designs, 1, TEMPERATURE), recipe.credit.answer_from
+        shape = Shape(recipe.rollout.designs, 1, TEMPERATURE)
+        own: list[Sample] = []
         for start in range(0, len(questions), PART):
             part = questions[start : start + PART]
-            for tree in taught.rollout(part, shape, f"cold start {number}"):
-                for d in tree.designs:
-                    paid = [paid_correct(run, tree.question.kind, by) for run in d.executions]
-                    found.append(Sample(tree.question, d, 1 in paid))
-            valid, correct = (sum(ran(s.design) for s in found), sum(s.correct for s in found))
-            calls = sum(len(run.calls) for s in found for run in s.design.executions)
+            trees = taught.rollout(part, shape, f"cold start {number}")
+            own += graded(base, ((tree.question, d) for tree in trees for d in tree.designs))
+            valid, correct = (sum(ran(s.design) for s in own), sum(s.correct for s in own))
+            calls = sum(len(run.calls) for s in own for run in s.design.executions)
             spent = stats.prompt_tokens + stats.completion_tokens - tokens
             self.say(
-                f"  {start + len(part)}/{len(questions)} questions: {len(found)} scripts, {valid}"
+                f"  {start + len(part)}/{len(questions)} questions: {len(own)} scripts, {valid}"
                 f" ran, {correct} correct; {calls} calls, {spent} tokens,"
                 f" {time.monotonic() - began:.0f} s"
             )
-        return found
+        if showing:
+            self.valid_shown = valid / len(own)
+        seeds = recipe.cold_start.seed_designs if number == 1 else 0
+        return own + examples(taught, self.pick(number, seeds))
 
     def learn(self, number: int, samples: list[Sample]) -> dict[str, float]:
         """Write a round's samples down and train on what all rounds kept, each chat once."""
         recipe, engine = self.sampler.recipe, self.sampler.engine
-        kept = chosen(samples, recipe.cold_start.batch_size)
-        examples = list(seeds([s.question for s in samples], recipe.cold_start.seed_designs))
-        lines = [row for s in samples for row in s.rows(s in kept)] + examples
+        kept = chosen([s for s in samples if not s.example], recipe.cold_start.batch_size)
+        seeds = [s for s in samples if s.example]
+        lines = [row for s in samples for row in s.rows(s in kept or s.example)]
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
         self.folder.write(f"cold_start/round-{number}.jsonl", text)  # all that was sampled
-        self.outcomes.update(line["outcome"] for line in lines if "outcome" in line)
+        self.outcomes.update(
+            row["outcome"] for row in lines if "outcome" in row and not row["example"]
+        )
         for line in lines:
             if line["kept"] and line["messages"] not in self.chats[line["role"]]:
                 self.chats[line["role"]].append(line["messages"])
@@ -217,7 +242,7 @@ class Bootstrap:
         self.say(
             f"  kept {len(kept)} scripts ({', '.join(f'{p} {n}' for p, n in patterns)})"
             + f", {formal} of them for their form alone, since few were correct" * bool(formal)
-            + f", and {len(examples)} examples; training on "
+            + f", and {len(seeds)} examples, {sum(s.correct for s in seeds)} correct; training on "
             + ", ".join(f"{len(chats)} {role}" for role, chats in self.chats.items())
             + " chats, in cold_start/chats.jsonl"
         )

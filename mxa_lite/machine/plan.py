@@ -69,9 +69,9 @@ class Shape:
 SHAPES = {
     "Qwen/Qwen3-0.6B": Shape(1024, 3072, 28, 16, 8, 128, 151_936, True),
     "Qwen/Qwen3-1.7B": Shape(2048, 6144, 28, 16, 8, 128, 151_936, True),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": Shape(576, 1536, 30, 9, 3, 64, 49_152, True),
     "Qwen/Qwen3-4B": Shape(2560, 9728, 36, 32, 8, 128, 151_936, True),
     "Qwen/Qwen3-8B": Shape(4096, 12_288, 36, 32, 8, 128, 151_936, False),
-    "HuggingFaceTB/SmolLM2-135M-Instruct": Shape(576, 1536, 30, 9, 3, 64, 49_152, True),
 }
 
 

@@ -1,11 +1,13 @@
 """Every text the kit itself puts in front of a model, one place, per role.
 
 Standard library only: the script language loads this file inside the sandbox. The prompts are short
-because they are repeated in every call; the long text that teaches the script language is used by
-`cold_start: bootstrap` alone, and the adapters are then trained on the short ones.
+because they are repeated in every call; a model that has never seen the script language is shown
+the long text that teaches it instead, until its adapters know the short ones.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 Message = dict[str, str]
 
@@ -96,7 +98,8 @@ def tools(names: list[tuple[str, str]]) -> str:
 FINAL_TURN = "No more tools. Give the final answer now."
 
 
-# What `cold_start: bootstrap` shows a model that has never seen the script language.
+# What a model is shown that has never seen the script language: `prompts: examples`, and
+# `cold_start: bootstrap`, which then trains the adapters on the short prompts.
 
 LANGUAGE = """\
 You design multi-agent systems: a short Python script makes agents and lets them work on a question.
@@ -115,7 +118,7 @@ The agents solve the question, not the script: write instructions that suit the 
 the solution.
 Reply with the script alone, in a ```python block."""
 
-BEGUN = "```python\na = Agent"
+SHOWN = ("vote", "chain", "reflect")  # the patterns whose examples `prompts: examples` shows
 
 PATTERNS = {
     "single": "one agent answers",
@@ -173,6 +176,21 @@ _EXAMPLES = {
 }
 
 
+_WORKED = {
+    "math": (
+        (_EXAMPLES["math"][2], "4 * 45 = 180 and 4 * 60 = 240.\n<delivery>\\boxed{240}</delivery>"),
+        ("What is 35 + 27?", "35 + 27 = 62.\n<delivery>\\boxed{62}</delivery>"),
+    ),
+    "code": (
+        (
+            _EXAMPLES["code"][0],
+            "<solution>\ndef add(a, b):\n    return a + b\n</solution>\n"
+            "<delivery>add returns the sum.</delivery>",
+        ),
+    ),
+}
+
+
 def example(pattern: str, kind: str = "math", pick: int = 0) -> str:
     """An example script of a pattern in a fence; `pick` turns over the agents it is made of."""
     solvers = _SOLVERS[kind]
@@ -186,19 +204,33 @@ def fenced(script: str) -> str:
     return f"```python\n{script}\n```"
 
 
-def teaching(question: str, kind: str, shown: list[str], pick: int = 0) -> list[Message]:
-    """A designer's prompt with the language and an example of each pattern in `shown`, of which the
-    last is asked for. Its reply is begun: a small model goes on with a script far more often."""
+def examples(
+    question: str, kind: str, shown: Sequence[str] = SHOWN, pick: int = 0, asked: str = ""
+) -> list[Message]:
+    """The prompt of a designer that was never taught: the language, and an example script of each
+    pattern in `shown` as a turn of the chat. `asked`: the pattern to write, else it may choose.
+
+    Instruct models solve a question that stands alone, whatever the system part says.
+    """
     messages = [{"role": "system", "content": LANGUAGE}]
     for number, pattern in enumerate(shown):
         text = _EXAMPLES[kind][number % len(_EXAMPLES[kind])]
         messages += [
-            {"role": "user", "content": _ordered(text, pattern)},
+            {"role": "user", "content": _ordered(text, pattern if asked else "")},
             {"role": "assistant", "content": example(pattern, kind, pick + number)},
         ]
-    messages.append({"role": "user", "content": _ordered(question, shown[-1])})
-    return [*messages, {"role": "assistant", "content": BEGUN}]
+    return [*messages, {"role": "user", "content": _ordered(question, asked)}]
 
 
 def _ordered(question: str, pattern: str) -> str:
-    return f"{question}\nPattern: {pattern}, {PATTERNS[pattern]}."
+    wish = f" Pattern: {pattern}, {PATTERNS[pattern]}." if pattern else ""
+    return f"Write the script for this question, do not solve it.{wish}\nQuestion: {question}"
+
+
+def worked(kind: str) -> list[Message]:
+    """Turns that show an agent how a result is handed over, for `cold_start: bootstrap`."""
+    return [
+        {"role": role, "content": text}
+        for turn in _WORKED[kind]
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]

@@ -21,7 +21,7 @@ LossType = Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 COLUMNS = ("question", "answer", "tests")
 GYM = "reasoning_gym:"
-MADE_UP = ("arithmetic", "stories")
+MADE_UP = ("arithmetic", "stories", "sums")
 GENERATED = (*MADE_UP, *(f"{name}:tune" for name in MADE_UP))  # the latter have other tests
 # A test holds these to `tasks.sources`.
 TASKS = (
@@ -245,6 +245,7 @@ class Recipe(Block):
     credit: Credit = Credit()
     schedule: Schedule = Schedule()
     train: Train = Train()
+    prompts: Literal["auto", "short", "examples"] = "auto"
     cold_start: ColdStart = ColdStart()
     eval: Eval = Eval()
     sandbox: SandboxSpec = SandboxSpec()

@@ -14,7 +14,7 @@ from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
 from mxa_lite.policy.policy import Policy
 from mxa_lite.recipe.keys import Recipe
-from mxa_lite.rollout.sampler import Sampler
+from mxa_lite.rollout.sampler import Sampler, choose_prompts
 from mxa_lite.sandbox.box import Limits, Sandbox
 from mxa_lite.tasks.grade import Grader
 
@@ -44,6 +44,7 @@ def load_policy(recipe: Recipe) -> Policy:
     datasets.disable_progress_bars()
     policy = load(recipe)
     set_threads(recipe, policy)
+    policy.notes.append("prompts {}: {}".format(*choose_prompts(recipe)))
     return policy
 
 

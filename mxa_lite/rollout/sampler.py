@@ -135,8 +135,17 @@ class Sampler:
         }
 
     def designer_prompt(self, question: Question) -> list[dict[str, str]]:
-        """What the designer is shown; a cold start shows more."""
-        return prompts.designer(question.text)
+        """What the designer is shown."""
+        if choose_prompts(self.recipe)[0] == "short":
+            return prompts.designer(question.text)
+        return self.fitting(prompts.examples(question.text, question.kind))
+
+    def fitting(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
+        """An `examples` prompt with as many examples as leave the designer room to write."""
+        room = self.engine.max_length - self.recipe.rollout.max_completion_tokens.designer
+        while len(messages) > 2 and self.engine.encode(messages, room)[1]:
+            messages = [messages[0], *messages[3:]]
+        return messages
 
     def checked(self, call: Call) -> Design:
         """A designer's completion as a design: script extracted and checked, never an exception."""
@@ -199,7 +208,9 @@ class Sampler:
                         waiting = [call for call in waiting if call.event.job != event.job]
                     elif event.job in live:
                         job = live[event.job]
-                        waiting.append(Waiting(job, event, self._request(job, event, temperature)))
+                        waiting.append(
+                            Waiting(job, event, self.request_of(job, event, temperature))
+                        )
                 idle = self.sandbox.idle()
             if ended:
                 yield ended
@@ -211,7 +222,8 @@ class Sampler:
                 with self.clock("execute_sandbox"):
                     self._reply(list(zip(wave, completions, strict=True)))
 
-    def _request(self, job: _Running, event: CallRequest, temperature: float) -> Request:
+    def request_of(self, job: _Running, event: CallRequest, temperature: float) -> Request:
+        """An agent's call as the model gets it."""
         number = job.numbers[event.path]
         job.numbers[event.path] += 1
         return Request(
@@ -255,6 +267,17 @@ class Sampler:
         pairs = [(j.question, j.execution.answer or "") for j in graded]
         for job, verdict in zip(graded, self.grader.grade_many(pairs), strict=True):
             job.execution.correct = float(verdict.correct)
+
+
+def choose_prompts(recipe: Recipe) -> tuple[str, str]:
+    """("short" or "examples", reason): what the designer is shown."""
+    if recipe.prompts != "auto":
+        return recipe.prompts, "the recipe asks for it"
+    if recipe.model.name == "embedded":
+        return "short", "the embedded model knows the script language"
+    if recipe.cold_start.method != "none":
+        return "short", "the cold start teaches the script language"
+    return "examples", "no cold start teaches this model the script language"
 
 
 def call_of(request: Request, completion: Completion, agent: str) -> Call:

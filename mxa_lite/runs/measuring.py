@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mxa_lite.evidence import evaluate
-from mxa_lite.evidence.attempts import summarize
-from mxa_lite.evidence.predictions import against, flips, read_predictions
+from mxa_lite.evidence.attempts import save_predictions, summarize
+from mxa_lite.evidence.predictions import (
+    against,
+    difference,
+    flips,
+    question_means,
+    read_predictions,
+)
 from mxa_lite.evidence.stats import total_variation
 from mxa_lite.learn import distributed
 from mxa_lite.rollout.sampler import Sampler
@@ -75,7 +81,8 @@ class Measuring:
         """The 2x2 table: designer and executor each cold or trained, equal sampling keys.
 
         The designs that the evaluation drew are executed by the other executor; they are drawn
-        again only where another process drew them, with the same adapter and the same keys.
+        again only where another process drew them, with the same adapter and the same keys. A role
+        that never learned is the same cold and trained, so its cells are known already.
         """
         results = self.folder.read_json("eval.json")
         if "swap" in results:
@@ -91,12 +98,18 @@ class Measuring:
         }
         policy = self.sampler.engine.policy
         temperature, samples = self.recipe.rollout.temperature, self.recipe.eval.samples
+        only = self.recipe.schedule.mode.removesuffix("_only")  # the one role that learns, if any
         for designer, executor in (("trained", "cold"), ("cold", "trained")):
-            policy.load(final if designer == "trained" else cold, ["designer"])
-            policy.load(final if executor == "trained" else cold, ["executor"])
+            cell, learned = f"{designer}_{executor}", {"designer": designer, "executor": executor}
+            if only in learned:
+                table[cell] = table[f"{learned[only]}_{learned[only]}"]
+                continue
+            for role, state in learned.items():
+                policy.load(final if state == "trained" else cold, [role])
             drawn = self.designs.get("final" if designer == "trained" else "cold")
             tries = evaluate.designed(self.sampler, self.held_out, samples, temperature, drawn)
-            table[f"{designer}_{executor}"] = summarize(tries)
+            table[cell] = summarize(tries)
+            save_predictions({cell: tries}, self.folder.path / "predictions" / "swap")
         policy.load(final)
         order = ("cold_cold", "trained_cold", "cold_trained", "trained_trained")
         results["swap"] = {cell: table[cell] for cell in order}
@@ -136,10 +149,12 @@ class Measuring:
         """What stands beside the headline.
 
         against, greedy_against: the trained main mode minus each rival, paired over questions.
+        alone: what each role's learning alone brings, swap cell minus cold_cold, paired too.
         patterns_by_kind: when -> kind -> pattern -> share; total_variation: when -> "kind, kind".
         """
         folder = self.folder.path / "predictions"
         cold, final = (read_predictions(folder / when / f"{main}.jsonl") for when in ends)
+        start = question_means(folder / "cold" / f"{main}.jsonl")
         patterns = {
             when: {kind: own["patterns"] for kind, own in end.get("kinds", {}).items()}
             for when, end in ends.items()
@@ -147,6 +162,11 @@ class Measuring:
         rivals = [rival for rival in RIVALS if rival != main]
         beside = {
             "against": against(folder / "final", main, rivals),
+            "alone": {
+                cell: difference(start, question_means(path))
+                for cell in ("trained_cold", "cold_trained")
+                if (path := folder / "swap" / f"{cell}.jsonl").is_file()
+            },
             "flips": flips(cold, final),
             "patterns_by_kind": patterns,
             "total_variation": {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mxa_lite.errors import InputError
 from mxa_lite.recipe.keys import GENERATED, GYM, check_name
-from mxa_lite.tasks import arithmetic, gym, sources, stories
+from mxa_lite.tasks import arithmetic, gym, sources, stories, sums
 from mxa_lite.tasks.rows import SUFFIXES, Row, Rows, collect, read
 from mxa_lite.tree import Question
 
@@ -107,11 +107,13 @@ def _questions(task: TaskSpec, name: str, place: str, notes: list[str]) -> list[
 
 
 def _made_up(name: str, place: str, seed: int) -> Iterator[Row]:
-    """Endless rows of a task that is made up here; `kind` is what the numbers are split by."""
+    """Rows of a task that is made up here; `kind` is what the numbers are split by."""
     if name == "stories":
         return (
             {"text": p.text, "gold": p.gold, "kind": p.kind} for p in stories.stream(place, seed)
         )
+    if name == "sums":
+        return ({"text": text, "gold": gold} for text, gold in sums.stream(place, seed))
     return ({"text": text, "gold": gold} for text, gold, _ in arithmetic.stream(place, seed))
 
 
