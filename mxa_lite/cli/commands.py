@@ -37,10 +37,14 @@ def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -
 @click.argument("recipe")
 @sets_option
 def validate(recipe: str, sets: tuple[str, ...]) -> None:
-    """Check a recipe and print it with everything filled in."""
+    """Check a recipe and its data files, and print it with everything filled in."""
     from mxa_lite.recipe import file as recipe_file
+    from mxa_lite.tasks.load import check_files
 
-    click.echo(recipe_file.dump(recipe_file.load(recipe, sets)), nl=False)
+    loaded = recipe_file.load(recipe, sets)
+    for note in check_files(loaded.task):
+        click.echo(note, err=True)
+    click.echo(recipe_file.dump(loaded), nl=False)
 
 
 @cli.command()
