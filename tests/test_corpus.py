@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mxa_lite import embedded
@@ -62,7 +63,7 @@ def test_the_tokenizer_writes_every_prompt_of_the_kit_in_about_a_token_a_word():
     tools = prompts.tools([("python(code)", "runs a Python program, shows what it prints")])
     for text in (prompts.LANGUAGE, tools, prompts.FINAL_TURN, prompts.part("", [])):
         words = re.findall(r"\w+|[^\w\s]", text)
-        assert len(tokenizer(text)["input_ids"]) < 1.2 * len(words)
+        assert len(tokenizer(text)["input_ids"]) <= 1.2 * len(words)
     digits = tokenizer.tokenize("12+199=211")
     assert digits == list("12+199=211")
 
@@ -85,7 +86,8 @@ def test_pretraining_goes_on_from_a_model_and_writes_one_of_its_kind(tmp_path: P
         AutoModelForCausalLM.from_pretrained(folder)
         for folder in (embedded.FOLDER, tmp_path / "model")
     )
-    assert after.dtype == torch.bfloat16
+    stored = load_file(tmp_path / "model" / "model.safetensors")
+    assert {weights.dtype for weights in stored.values()} == {torch.bfloat16}
     assert 0 < sum(p.numel() for p in after.parameters()) <= 2_000_000
     pairs = zip(before.parameters(), after.parameters(), strict=True)
     assert any(not torch.equal(a, b) for a, b in pairs)
