@@ -22,10 +22,13 @@ def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -
     """Cold start, training, evaluation before and after, report."""
     from mxa_lite.policy import unsloth_first
     from mxa_lite.recipe import file as recipe_file
+    from mxa_lite.rollout import own_ideas
 
     loaded = recipe_file.load(recipe, sets)
     folder = output or console.default_output(recipe_file.find(recipe))
     console.check_output(folder, loaded, resume)
+    console.announce(loaded)
+    own_ideas.try_all(loaded)
     unsloth_first(loaded.model)
 
     from mxa_lite.runs.train import run as run_recipe
@@ -37,10 +40,14 @@ def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -
 @click.argument("recipe")
 @sets_option
 def validate(recipe: str, sets: tuple[str, ...]) -> None:
-    """Check a recipe and print it with everything filled in."""
+    """Check a recipe, try its own code, and print it with everything filled in."""
     from mxa_lite.recipe import file as recipe_file
+    from mxa_lite.rollout import own_ideas
 
-    click.echo(recipe_file.dump(recipe_file.load(recipe, sets)), nl=False)
+    loaded = recipe_file.load(recipe, sets)
+    console.announce(loaded)
+    own_ideas.try_all(loaded)
+    click.echo(recipe_file.dump(loaded), nl=False)
 
 
 @cli.command()
@@ -97,7 +104,7 @@ def exec_(
         raise click.UsageError("--model and --replies exclude each other")
     source = read_text(script)
     if model is not None:
-        stored_recipe(model, sets, checkpoint=True)
+        console.announce(stored_recipe(model, sets, checkpoint=True))
         with stdout_for_json(as_json):
             from mxa_lite.runs.ask import execute_with
 

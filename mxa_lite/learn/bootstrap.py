@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mxa_lite.credit.advantage import paid_correct
+from mxa_lite.credit.reward import paid_correct
 from mxa_lite.errors import RunError
 from mxa_lite.learn import warmstart
 from mxa_lite.learn.warmstart import Chat

@@ -32,8 +32,9 @@ from typing import Any
 
 from mxa_lite import embedded
 from mxa_lite.errors import InputError
+from mxa_lite.recipe.checks import is_path
 from mxa_lite.recipe.file import override
-from mxa_lite.recipe.keys import Recipe, is_path
+from mxa_lite.recipe.keys import Recipe
 
 GIB = 2**30
 OVERHEAD = int(1.2 * GIB)
@@ -118,7 +119,8 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
     adapted = [size for name, size in sizes.items() if targets == "all-linear" or name in targets]
     lora = layers * recipe.lora.r * sum(map(sum, adapted))  # of one adapter
     adapters = 1 if recipe.model.adapters == "shared" else 2
-    learning = adapters if recipe.schedule.mode == "coupled" else 1
+    alone = recipe.schedule.mode in ("stagewise", "designer_only", "executor_only")
+    learning = 1 if alone else adapters  # an own function may have both learn at once
     moments = {"adamw_torch": 8, "sgd": 0}.get(train.optim, 2)
 
     tokens = max(train.tokens_per_micro_batch, recipe.model.max_length)

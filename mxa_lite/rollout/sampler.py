@@ -18,6 +18,7 @@ from mxa_lite.mas import answers, prompts
 from mxa_lite.mas.check import check
 from mxa_lite.policy.request import Completion, Request, seed_of
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.rollout.chosen import choose_prompts
 from mxa_lite.sandbox.box import CallRequest, Ended, Job, Sandbox
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree, path_key
 
@@ -257,17 +258,6 @@ class Sampler:
         pairs = [(j.question, j.execution.answer or "") for j in graded]
         for job, verdict in zip(graded, self.grader.grade_many(pairs), strict=True):
             job.execution.correct = float(verdict.correct)
-
-
-def choose_prompts(recipe: Recipe) -> tuple[str, str]:
-    """("short" or "examples", reason): what the designer is shown."""
-    if recipe.prompts != "auto":
-        return recipe.prompts, "the recipe asks for it"
-    if recipe.model.name == "embedded":
-        return "short", "the embedded model knows the script language"
-    if recipe.cold_start.method != "none":
-        return "short", "the cold start teaches the script language"
-    return "examples", "no cold start teaches this model the script language"
 
 
 def call_of(request: Request, completion: Completion, agent: str) -> Call:

@@ -18,7 +18,8 @@ from mxa_lite.learn import bootstrap, distributed, warmstart
 from mxa_lite.learn.step import Step, take
 from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.recipe import file as recipe_file
-from mxa_lite.recipe.keys import Recipe
+from mxa_lite.recipe import own
+from mxa_lite.recipe.keys import Recipe, own_choices
 from mxa_lite.recipe.versions import versions
 from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.rollout.sampler import Sampler
@@ -157,6 +158,8 @@ def run(
             folder.write_json("eval.json", kept)
         if distributed.MAIN:
             folder.create(recipe_file.dump(recipe, versions()))
+            for file in own.files(own_choices(recipe)).values():
+                folder.write(f"{own.FOLDER}/{file.file}", file.text)
         distributed.wait()
         this.say(f"sandbox level {sampler.sandbox.level}")
         this.cold_start()
