@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def recipe_with(folder: Path, key: str, text: str, name: str = "idea") -> Recipe
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_has_at_most_twelve_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 12
+
+
+def test_the_readme_shows_an_example_as_it_is() -> None:
+    readme = (recipe_file.SHIPPED.parent / "README.md").read_text()
+    chapter = readme.partition("## Your own idea in ten lines")[2].partition("\n## ")[0]
+    (shown,) = re.findall(r"```python\n(.+?)```", chapter, re.S)
+    assert shown in (recipe_file.SHIPPED / "own" / "price.py").read_text()
+    assert all(path.name in chapter for path in EXAMPLES)
 
 
 def test_validate_says_what_it_runs_and_tries_it() -> None:

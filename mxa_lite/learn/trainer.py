@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -84,6 +85,7 @@ def config(recipe: Recipe, folder: Path) -> GRPOConfig:
         **autocast(recipe.model),
         seed=recipe.seed,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would log 0 in place of NaN
         save_strategy="steps",
         save_steps=train.save_every * train.updates,
         report_to=train.report_to or "none",
@@ -296,11 +298,18 @@ class RoleTrainer(GRPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write under TRL's name, then rename: a folder called step-NNNNN is always complete."""
-        super()._save_checkpoint(model, trial)
+        written = self.folder / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, to each library
+            shutil.rmtree(written, ignore_errors=True)
+            raise RunError(
+                f"{self._target()} cannot be written ({str(error).splitlines()[0]}); earlier"
+                " checkpoints are whole: make room, then --resume"
+            ) from error
         distributed.wait()
         if self.args.should_save:
             (self.folder / "README.md").unlink(missing_ok=True)  # TRL's model card, half filled in
-            written = self.folder / f"checkpoint-{self.state.global_step}"
             target = self._target()
             if target.exists():
                 shutil.rmtree(target)
@@ -322,6 +331,15 @@ class RoleTrainer(GRPOTrainer):
         if not (target / "trainer_state.json").exists():
             self._save_checkpoint(self.model, None)
         return target
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Rates are those of the steps there are now, where the stored ones may have ended at 0."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            by_group = zip(self.optimizer.param_groups, self.lr_scheduler.base_lrs, strict=True)
+            factors = self.lr_scheduler.lr_lambdas
+            for (group, base), factor in zip(by_group, factors, strict=True):
+                group["lr"] = base * factor(self.lr_scheduler.last_epoch)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.policy.load(Path(resume_from_checkpoint))
