@@ -179,10 +179,10 @@ def test_own_prompts_stand_in_for_the_kit_s_inside_and_outside(tmp_path: Path) -
     script = 'a = Agent("a", "A")\nc = Agent("c", "C")\nanswer(Reflection("r", a, c)(question))'
     result = canned(tmp_path, script, ("a", "\\boxed{2}"), ("c", "VERDICT: CORRECT"))
     critic = next(call for call in result["calls"] if call["agent"] == "c")
-    assert "Add it up again." in critic["messages"][-1]["content"]
+    assert "Add again." in critic["messages"][-1]["content"]
     kit = prompts.designer("1+1?")
     with prompts_of(recipe_file.load("own/ideas")):
-        assert "Use few of them" in prompts.designer("1+1?")[0]["content"]
+        assert "Use few agents." in prompts.designer("1+1?")[0]["content"]
         assert prompts.follow_up("a", [("b", "c")])  # the others stay
     assert prompts.designer("1+1?") == kit
 
