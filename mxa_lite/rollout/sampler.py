@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -86,23 +86,13 @@ class Sampler:
         self.engine, self.sandbox, self.grader, self.recipe = engine, sandbox, grader, recipe
         self.clock = Clock()
 
-    def rollout(
-        self,
-        questions: Sequence[Question],
-        shape: Shape,
-        tag: int | str,
-        designs: Mapping[str, list[Design]] | None = None,
-    ) -> list[Tree]:
-        """One tree per question, graded but without credit; `tag` (the step) goes into all keys.
-
-        designs: M checked ones per question id, drawn before; else the designer writes them.
-        """
+    def rollout(self, questions: Sequence[Question], shape: Shape, tag: int | str) -> list[Tree]:
+        """One tree per question, graded but without credit; `tag` (the step) goes into all keys."""
         step = tag if isinstance(tag, int) else 0
         with self.clock("execute_sandbox"):
             self.sandbox.prepare(min(len(questions) * shape.designs * shape.executions, ALIVE))
-        if designs is None:
-            with self.clock("design"):
-                designs = self.design(questions, shape, tag)
+        with self.clock("design"):
+            designs = self.design(questions, shape, tag)
         trees = [Tree(q, designs[q.id], step) for q in questions]
         jobs = [
             self._running(tree.question, design, (tag, tree.question.id, m, n))
