@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mxa_lite.errors import json_object, read_text
+from mxa_lite.errors import InputError, json_object, read_text
 from mxa_lite.tree import Tree
 
 
@@ -28,6 +32,14 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
+LOCK = "lock"
+# What stands in a run folder before the first step is written down.
+BEFORE_STEPS = (
+    *("recipe.yaml", "questions.json", "checkpoints", "rollouts", "cold_start", "logs"),
+    *("eval.json", "predictions", "metrics.jsonl"),
+)
+
+
 class RunFolder:
     """`runs/<name>/`. Files appear whole: they are written beside and renamed."""
 
@@ -41,6 +53,43 @@ class RunFolder:
         for folder in (self.path, self.checkpoints, self.path / "rollouts"):
             folder.mkdir(parents=True, exist_ok=True)
         self.write("recipe.yaml", recipe_text)
+
+    @contextmanager
+    def lock(self, *, look: bool = False) -> Iterator[None]:
+        """Keep other processes out meanwhile; it ends with this process, however that ends.
+
+        look: nothing is written. Raises InputError that names the process at work there.
+        """
+        path = self.path / LOCK
+        if look and not path.is_file():
+            yield
+            return
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                who = f"process {file.read()} is at work there"
+                raise InputError(f"{self.path}: {who}; wait, or name another folder") from None
+            except OSError:
+                pass  # a file system without locks
+            if not look:
+                file.truncate(0)
+                file.write(f"{os.getpid()}, started {time.strftime('%F %T')},")
+                file.flush()
+            yield
+
+    def before_steps(self) -> bool:
+        """Whether all that is there is what a start left that ended before its first step."""
+        found = {path.name for path in self.path.iterdir()}
+        steps = self.metrics.is_file() and self.metrics.stat().st_size
+        return "rollouts" in found and found <= {*BEFORE_STEPS, LOCK} and not steps
+
+    def clear(self) -> None:
+        """Remove what such a start left."""
+        for name in BEFORE_STEPS:
+            path = self.path / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def write(self, name: str, text: str) -> None:
         """Write a file so that a kill leaves the old one or the new one."""

@@ -15,8 +15,8 @@ RIGHT, HALF, WRONG = ((1, 1), (1, 1)), ((1, 1), (0, 0)), ((0, 0), (0, 0))
 COUPLED = ("schedule.mode=coupled",)
 
 
-def run(*sources, output, seeds=(), say=lambda text: None, sets=()):
-    return comparing.compare([str(s) for s in sources], seeds, output, 2, say, sets)
+def run(*sources, output, seeds=(), say=lambda text: None, sets=(), resume=False):
+    return comparing.compare([str(s) for s in sources], seeds, output, 2, say, sets, resume)
 
 
 def test_runs_equal_but_for_the_seed_are_one_row(tmp_path):
@@ -142,7 +142,7 @@ def test_a_set_changes_every_recipe_that_is_trained(tmp_path, trained):
     assert given == [["--set", "eval.samples=3", "--set", "seed=2"]] * 2
 
 
-def test_an_unfinished_run_goes_on(tmp_path, monkeypatch):
+def test_an_unfinished_run_goes_on_when_told_to(tmp_path, monkeypatch):
     path = run_folder(tmp_path / "a")
     (path / "summary.json").unlink()
     commands = []
@@ -152,8 +152,10 @@ def test_an_unfinished_run_goes_on(tmp_path, monkeypatch):
         return 3
 
     monkeypatch.setattr(comparing.subprocess, "call", call)
-    with pytest.raises(RunError, match="ended with 3"):
+    with pytest.raises(InputError, match="is not finished; --resume goes on"):
         run(path, output=tmp_path / "out")
+    with pytest.raises(RunError, match="ended with 3"):
+        run(path, output=tmp_path / "out", resume=True)
     assert commands[0][-2:] == [str(path / "recipe.yaml"), "--resume"]
 
 

@@ -60,7 +60,7 @@ def test_the_tokenizer_writes_every_prompt_of_the_kit_in_about_a_token_a_word():
     tools = prompts.tools([("python(code)", "runs a Python program, shows what it prints")])
     for text in (prompts.LANGUAGE, tools, prompts.FINAL_TURN):
         words = re.findall(r"\w+|[^\w\s]", text)
-        assert len(tokenizer(text)["input_ids"]) < 1.2 * len(words)
+        assert len(tokenizer(text)["input_ids"]) <= 1.2 * len(words)
     digits = tokenizer.tokenize("12+199=211")
     assert digits == list("12+199=211")
 

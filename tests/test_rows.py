@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mxa_lite.errors import InputError
+from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe.keys import TaskSpec
 from mxa_lite.tasks import load as tasks
 
@@ -126,3 +127,47 @@ def test_bytes_are_no_answer(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(table, tmp_path / "b.parquet")
     with pytest.raises(InputError, match="row 1, 2 has values of another form"):
         tasks.load(TaskSpec(train=str(tmp_path / "b.parquet")), 0)
+
+
+def test_a_json_file_may_hold_one_list(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps([*questions(3), "no row"], indent=1))
+    found = tasks.load(TaskSpec(train="x", test=str(path)), 0, False)
+    assert len(found.test) == 3 and "row 4 is not a JSON object" in found.notes[0]
+
+
+def test_a_missing_column_is_named_with_those_there_and_the_key_that_maps_them(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path / "t.jsonl", [{"query": "q", "response": "1"}])
+    with pytest.raises(InputError, match=r"columns: query, response; see task\.columns"):
+        tasks.load(TaskSpec(train=path), 0)
+
+
+def test_answers_that_no_reply_will_match_are_counted(tmp_path: Path) -> None:
+    rows: list[Any] = [
+        *questions(3),
+        {"question": "Why?", "answer": "Because the sum of them grows"},
+        {"question": "Which?", "answer": "['a', 'b']"},
+        {"question": "Formula?", "answer": "\\frac{1}{2} \\text{ of the whole}"},
+    ]
+    found = tasks.load(TaskSpec(train="x", test=write(tmp_path / "t.jsonl", rows)), 0, False)
+    assert "2 of 6 answers" in found.notes[0] and "Because the sum" in found.notes[0]
+
+
+def test_a_limit_reads_no_further_than_it_needs(tmp_path: Path) -> None:
+    """The tenth row is no row: whoever reads it says so."""
+    path = write(tmp_path / "t.jsonl", [*questions(9), "no row"])
+    assert tasks.load(TaskSpec(train="x", test=path, limit=9), 0, False).notes == []
+    held_out = tasks.load(TaskSpec(train=path, limit=4), 0)
+    assert (len(held_out.train), len(held_out.test), len(held_out.notes)) == (4, 1, 1)
+
+
+def test_a_stored_recipe_names_its_files_from_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "t.jsonl", questions(5))
+    monkeypatch.chdir(tmp_path)
+    assert recipe_file.load("gsm8k", ["task=t.jsonl"]).task.name == f"{tmp_path}/t.jsonl"
+    with pytest.raises(InputError, match="reads no file; give task=FILE"):
+        recipe_file.load("arithmetic", ["task.train=t.jsonl"])

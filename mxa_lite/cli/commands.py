@@ -25,7 +25,7 @@ def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -
     from mxa_lite.rollout import own_ideas
 
     loaded = recipe_file.load(recipe, sets)
-    folder = output or console.default_output(recipe_file.find(recipe))
+    folder = output or console.default_output(recipe_file.find(recipe), resume)
     console.check_output(folder, loaded, resume)
     console.announce(loaded)
     own_ideas.try_all(loaded)
@@ -40,13 +40,16 @@ def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -
 @click.argument("recipe")
 @sets_option
 def validate(recipe: str, sets: tuple[str, ...]) -> None:
-    """Check a recipe, try its own code, and print it with everything filled in."""
+    """Check a recipe, its data files and its own code, and print it with everything filled in."""
     from mxa_lite.recipe import file as recipe_file
     from mxa_lite.rollout import own_ideas
+    from mxa_lite.tasks.load import check_files
 
     loaded = recipe_file.load(recipe, sets)
     console.announce(loaded)
     own_ideas.try_all(loaded)
+    for note in check_files(loaded.task):
+        click.echo(note, err=True)
     click.echo(recipe_file.dump(loaded), nl=False)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +23,14 @@ def print_json(data: Any) -> None:
     click.echo(json.dumps(data, allow_nan=False))
 
 
-def default_output(recipe_path: Path) -> Path:
-    """`runs/<recipe>`; for a recipe that lies in a run folder, that folder's name."""
+def default_output(recipe_path: Path, resume: bool = False) -> Path:
+    """`runs/<recipe>`; for a recipe that lies in a run folder, that folder's name.
+
+    resume: that folder itself, so that `mxa-lite run RUN --resume` is enough.
+    """
     stored = recipe_path.name == "recipe.yaml"
+    if stored and resume:
+        return recipe_path.parent
     return Path("runs") / (recipe_path.resolve().parent.name if stored else recipe_path.stem)
 
 
@@ -39,21 +47,34 @@ def check_folder(option: str, folder: Path) -> None:
 
 
 def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
-    """Raise InputError when this run may not write there; nothing is created or touched."""
+    """Raise InputError when this run may not write there; nothing is created or touched.
+
+    What a resumed run does otherwise from now on is said.
+    """
     from mxa_lite.recipe import file as recipe_file
-    from mxa_lite.recipe.keys import diff
+    from mxa_lite.recipe.keys import changes, diff
+    from mxa_lite.runfolder import RunFolder
 
     check_folder("--output", output)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes (accelerate launch)
+    if first:
+        with RunFolder(output).lock(look=True):
+            pass
     if resume:
         if not (output / "recipe.yaml").is_file():
             raise InputError(f"--resume: there is no run in {output}")
         stored = recipe_file.load(output / "recipe.yaml", data_files=False, model=False)
+        changed = changes(stored, recipe)
         if key := diff(stored, recipe):
             only = ": train.steps may only grow" if key == "train.steps" else ""
-            raise InputError(f"--resume: {key} differs from the recipe stored in {output}{only}")
+            values = "{!r} there, {!r} here".format(*changed[key])
+            where = f"the recipe stored in {output}{only}"
+            raise InputError(f"--resume: {key} differs from {where} ({values})")
+        for key, (was, now) in changed.items() if first else ():
+            click.echo(f"--resume: {key} is {now!r} from here on; it was {was!r}")
         return
-    # Of several processes (accelerate launch) the first one may have begun to write already.
-    if os.environ.get("RANK", "0") == "0" and output.is_dir() and any(output.iterdir()):
+    used = output.is_dir() and any(output.iterdir()) and not RunFolder(output).before_steps()
+    if first and used:  # the others may find that it has begun to write
         raise InputError(f"--output {output}: is not empty; add --resume, or name another folder")
 
 
@@ -72,6 +93,9 @@ def run_command(command: click.Command) -> int:
     0 done, 1 failure while running, of the disk too, 2 wrong input, 130 Ctrl-C. Anything else is a
     bug of the kit and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an ASCII terminal must not end a run
+            stream.reconfigure(errors="backslashreplace")
     try:
         result = command.main(standalone_mode=False)
     except click.ClickException as error:
@@ -80,7 +104,9 @@ def run_command(command: click.Command) -> int:
     except (InputError, RunError, OSError) as error:
         click.echo(f"mxa-lite: {error}", err=True)
         return 2 if isinstance(error, InputError) else 1
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("mxa-lite: interrupted", err=True)
+    except (KeyboardInterrupt, click.Abort) as error:
+        told = error.__cause__ or error  # click raises its own from a KeyboardInterrupt
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            click.echo(f"mxa-lite: {told if told.args else 'interrupted'}", err=True)
         return 130
     return result if isinstance(result, int) else 0

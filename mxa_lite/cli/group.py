@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,15 @@ import click
 
 from mxa_lite import __version__
 
-FOLDER = click.Path(path_type=Path)
-FILE = click.Path(path_type=Path)
+
+class _Path(click.Path):
+    """A path, in which "~" is the home folder also after "=", where shells leave it alone."""
+
+    def convert(self, value: Any, *rest: Any) -> Any:
+        return Path(os.fsdecode(super().convert(value, *rest))).expanduser()
+
+
+FOLDER = FILE = _Path()
 
 
 def sets_option(command: Callable[..., Any]) -> Callable[..., Any]:

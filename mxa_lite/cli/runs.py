@@ -128,12 +128,14 @@ def _seeds(_: click.Context, __: click.Parameter, text: str | None) -> list[int]
 @sets_option
 @click.option("--output", type=FOLDER, default=Path("comparison"), show_default=True)
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Runs at once.")
+@click.option("--resume", is_flag=True, help="Go on with runs that are not finished.")
 def compare(
     runs_or_recipes: tuple[str, ...],
     seeds: list[int],
     sets: tuple[str, ...],
     output: Path,
     jobs: int,
+    resume: bool,
 ) -> None:
     """Train what is missing, pool seeds, write compare.md, compare.json and compare.svg.
 
@@ -145,7 +147,7 @@ def compare(
     def say(text: str) -> None:
         click.echo(text, err=True)
 
-    compare_runs(runs_or_recipes, seeds, output, jobs, say, sets)
+    compare_runs(runs_or_recipes, seeds, output, jobs, say, sets, resume)
     click.echo((output / "compare.md").read_text(encoding="utf-8"), nl=False)
 
 

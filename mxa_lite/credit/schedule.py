@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mxa_lite.recipe import own
@@ -40,32 +40,71 @@ def stage(schedule: Schedule, step: int) -> int:
     return (step - 1) // schedule.period if schedule.mode == "stagewise" else 0
 
 
+Source = tuple[str, float]  # the questions of a task that weigh the same
+
+
+class Draws:
+    """The questions of every step, made once in their order: a step costs the same whether it is
+    early or late, of few questions or many."""
+
+    def __init__(
+        self, train: Sequence[Question], weights: Sequence[float], seed: int, count: int
+    ) -> None:
+        self.train, self.weights, self.seed, self.count = train, weights, seed, count
+        self.sources: dict[Source, list[Question]] = {}
+        self.share: dict[Source, float] = {}
+        for question, weight in zip(train, weights, strict=True):
+            source = (question.task, weight)
+            self.sources.setdefault(source, []).append(question)
+            self.share[source] = self.share.get(source, 0.0) + weight
+        self.total = sum(self.share.values())
+        self.drawn = dict.fromkeys(self.sources, 0)
+        self.left: dict[Source, list[Question]] = {source: [] for source in self.sources}
+        self.steps: list[list[Question]] = []
+
+    def add_step(self) -> None:
+        """Draw the next step: a source that is used up within it leaves its place to the others."""
+        chosen: dict[str, Question] = {}
+        room = {source: len(questions) for source, questions in self.sources.items()}
+        first = len(self.steps) * self.count + 1
+        for slot in range(first, first + self.count):
+            lag = {s: slot * self.share[s] / self.total - self.drawn[s] for s in room if room[s]}
+            if not lag:
+                break
+            source = max(lag, key=lag.__getitem__)  # the furthest behind its share of all slots
+            room[source] -= 1
+            question = self._next(source, chosen)
+            chosen[question.id] = question
+        self.steps.append(list(chosen.values()))
+
+    def _next(self, source: Source, chosen: Mapping[str, Question]) -> Question:
+        """The next of the source's pass that this step has not; the end of a pass may be in it."""
+        left, size = self.left[source], len(self.sources[source])
+        if not left:
+            left += self.sources[source]
+            turn = self.drawn[source] // size
+            random.Random(f"{self.seed} {source[0]} {turn}").shuffle(left)
+            left.reverse()
+        self.drawn[source] += 1
+        return left.pop(next(i for i in range(-1, -size - 1, -1) if left[i].id not in chosen))
+
+
+_latest: dict[tuple[int, ...], Draws] = {}  # two: those of a cold start and of the training
+
+
 def questions_for(
     train: Sequence[Question], weights: Sequence[float], seed: int, step: int, count: int
 ) -> list[Question]:
-    """The `count` questions of step `step` (from 1), a pure function of its arguments.
+    """The questions of step `step` (from 1), each once: `count`, or all where there are fewer.
 
-    Each source (the questions of a task and weight) gives its share, a rare one in some steps only,
-    and is gone through in shuffled passes of its own.
+    A pure function of its arguments, which must not be changed in place. Each source gives its
+    share, a rare one in some steps only, and is gone through in shuffled passes of its own.
     """
-    sources: dict[tuple[str, float], list[Question]] = {}
-    share: dict[tuple[str, float], float] = {}
-    for question, weight in zip(train, weights, strict=True):
-        source = (question.task, weight)
-        sources.setdefault(source, []).append(question)
-        share[source] = share.get(source, 0.0) + weight
-    total = sum(share.values())
-    drawn = dict.fromkeys(sources, 0)
-    orders: dict[tuple[tuple[str, float], int], list[Question]] = {}  # of a source and pass
-    chosen = []
-    for slot in range(1, step * count + 1):
-        lag = {source: slot * share[source] / total - drawn[source] for source in sources}
-        name = max(lag, key=lag.__getitem__)  # the furthest behind its share of all slots so far
-        turn, place = divmod(drawn[name], len(sources[name]))
-        drawn[name] += 1
-        if slot > (step - 1) * count:
-            if (name, turn) not in orders:
-                orders[name, turn] = list(sources[name])
-                random.Random(f"{seed} {name[0]} {turn}").shuffle(orders[name, turn])
-            chosen.append(orders[name, turn][place])
-    return chosen
+    key = (id(train), id(weights), len(train), seed, count)
+    draws = _latest.pop(key, None) or Draws(train, weights, seed, count)
+    _latest[key] = draws
+    if len(_latest) > 2:
+        del _latest[next(iter(_latest))]
+    while len(draws.steps) < step:
+        draws.add_step()
+    return list(draws.steps[step - 1])

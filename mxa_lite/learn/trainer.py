@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -31,6 +32,7 @@ from mxa_lite.learn.batching import (
     role_totals,
     summed,
 )
+from mxa_lite.learn.logprobs import token_logps
 from mxa_lite.learn.numbers import UpdateNumbers, finite, unmeasured
 from mxa_lite.learn.step import Step
 from mxa_lite.policy.load import autocast
@@ -83,6 +85,7 @@ def config(recipe: Recipe, folder: Path) -> GRPOConfig:
         **autocast(recipe.model),
         seed=recipe.seed,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would log 0 in place of NaN
         save_strategy="steps",
         save_steps=train.save_every * train.updates,
         report_to=train.report_to or "none",
@@ -240,20 +243,11 @@ class RoleTrainer(GRPOTrainer):
             *_: Any,
             **__: Any,
         ) -> tuple[torch.Tensor, torch.Tensor, None]:
-            """Log-probs and entropies (rows, T) from plain logits at the batch's temperature."""
-            logits = model(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
-                logits_to_keep=logits_to_keep + 1,
-                use_cache=False,
-            ).logits[:, :-1]
-            logits = logits.float() / self.temperature
-            norm = logits.logsumexp(-1)
-            logps = logits.gather(-1, input_ids[:, -logits_to_keep:, None])[..., 0] - norm
-            with torch.no_grad():
-                entropies = norm - (logits.softmax(-1) * logits).sum(-1)
-                self._measure(logps, entropies)
+            """Log-probs and entropies (rows, T) at the batch's temperature."""
+            logps, entropies = token_logps(
+                model, input_ids, attention_mask, logits_to_keep, self.temperature
+            )
+            self._measure(logps.detach(), entropies)
             return logps, entropies, None
 
     def _measure(self, logps: torch.Tensor, entropies: torch.Tensor) -> None:
@@ -304,11 +298,18 @@ class RoleTrainer(GRPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write under TRL's name, then rename: a folder called step-NNNNN is always complete."""
-        super()._save_checkpoint(model, trial)
+        written = self.folder / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, to each library
+            shutil.rmtree(written, ignore_errors=True)
+            raise RunError(
+                f"{self._target()} cannot be written ({str(error).splitlines()[0]}); earlier"
+                " checkpoints are whole: make room, then --resume"
+            ) from error
         distributed.wait()
         if self.args.should_save:
             (self.folder / "README.md").unlink(missing_ok=True)  # TRL's model card, half filled in
-            written = self.folder / f"checkpoint-{self.state.global_step}"
             target = self._target()
             if target.exists():
                 shutil.rmtree(target)
@@ -330,6 +331,15 @@ class RoleTrainer(GRPOTrainer):
         if not (target / "trainer_state.json").exists():
             self._save_checkpoint(self.model, None)
         return target
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Rates are those of the steps there are now, where the stored ones may have ended at 0."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            by_group = zip(self.optimizer.param_groups, self.lr_scheduler.base_lrs, strict=True)
+            factors = self.lr_scheduler.lr_lambdas
+            for (group, base), factor in zip(by_group, factors, strict=True):
+                group["lr"] = base * factor(self.lr_scheduler.last_epoch)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.policy.load(Path(resume_from_checkpoint))

@@ -37,13 +37,14 @@ from mxa_lite.mas.tools import MathEnvironment, ToolRegistry, python_tool
 
 question = ""  # set for each run
 Agent, Ensemble, Debate = AgentNode, EnsembleNode, DebateNode
+Vote = EnsembleNode  # what instruct models call it
 Reflection, Router = ReflectionNode, RouterNode
 Pipeline, Map = PipelineNode, MapNode
 get_math_environment, python_execute = MathEnvironment, python_tool  # the paper's names
 
 # what `from mas import *` gives, and what a script has without any import
 __all__ = [  # noqa: RUF022 - grouped by meaning
-    "question", "answer", "Agent", "Ensemble", "Debate", "Reflection", "Router",
+    "question", "answer", "Agent", "Ensemble", "Vote", "Debate", "Reflection", "Router",
     "Pipeline", "Map", "PipelineNode", "MapNode", "sentences",
     "AgentNode", "EnsembleNode", "DebateNode", "ReflectionNode", "RouterNode", "WorkflowNode",
     "Workflow", "ConditionalWorkflow", "LoopWorkflow", "AgentGraph",

@@ -58,6 +58,13 @@ def check_data(recipe: Recipe, where: str) -> None:
     for key, path in wanted.items():
         if path is not None and not os.path.isfile(os.path.expanduser(path)):
             raise InputError(f'{where}: {key}: the file "{path}" does not exist')
+    for key, task in tasks.items():
+        name = task.name if isinstance(task.name, str) else ""
+        if (name in GENERATED or name.startswith(GYM)) and (task.train or task.test):
+            raise InputError(
+                f"{where}: {key}: {name} makes its questions up and reads no file;"
+                f" give {key}=FILE in its place"
+            )
 
 
 def check_loggers(recipe: Recipe, where: str) -> None:

@@ -15,8 +15,8 @@ from yaml.constructor import ConstructorError
 
 from mxa_lite.errors import InputError, read_text
 from mxa_lite.recipe import own
-from mxa_lite.recipe.checks import check_data, check_loggers, check_model
-from mxa_lite.recipe.keys import GPU_PRESETS, Recipe
+from mxa_lite.recipe.checks import check_data, check_loggers, check_model, is_path
+from mxa_lite.recipe.keys import DATA_SUFFIXES, GPU_PRESETS, Recipe, TaskSpec
 
 _HERE = Path(__file__).parent.parent
 SHIPPED = next(p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir())
@@ -267,7 +267,27 @@ def load(
         named = any(key.startswith(("task", "cold_start")) for key in set_keys)
         check_data(recipe, SET if named else str(path))
         check_loggers(recipe, SET if "train.report_to" in set_keys else str(path))
-    return recipe
+    return _anchored(recipe)
+
+
+def _anchored(recipe: Recipe) -> Recipe:
+    """With whole paths, so that a stored run, and what is exported of it, works from any folder."""
+
+    def whole(path: str | None) -> str | None:
+        return path and os.path.abspath(os.path.expanduser(path))
+
+    def anchored(task: TaskSpec) -> TaskSpec:
+        paths: dict[str, Any] = {"train": whole(task.train), "test": whole(task.test)}
+        if isinstance(task.name, str) and task.name.lower().endswith(DATA_SUFFIXES):
+            paths["name"] = whole(task.name)
+        return task.model_copy(update=paths | {"mix": [anchored(part) for part in task.mix]})
+
+    start, model = recipe.cold_start, recipe.model
+    if is_path(model.name):
+        model = model.model_copy(update={"name": whole(model.name)})
+    start = start.model_copy(update={"data": whole(start.data)})
+    above = {"task": anchored(recipe.task), "model": model, "cold_start": start}
+    return recipe.model_copy(update=above)
 
 
 def dump(recipe: Recipe, versions: dict[str, str] | None = None) -> str:

@@ -358,11 +358,23 @@ def flat(recipe: Recipe) -> dict[str, Any]:
     return {key[1:]: value for key, value in walk(data, "").items()}
 
 
-def diff(stored: Recipe, new: Recipe) -> str | None:
-    """The first key in which `new` differs; None when it may resume: `train.steps` may grow."""
+# Keys that change no sample: memory, threads, logging, saving, measuring on the way.
+KNOBS = (
+    *("gpu", "generation_tokens", "threads", "train.tokens_per_micro_batch"),
+    *("train.save_every", "train.report_to", "eval.every"),
+)
+
+
+def changes(stored: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (stored value, new value), where they differ."""
     old, fresh = flat(stored), flat(new)
-    for key in old | fresh:
-        grown = key == "train.steps" and fresh[key] >= old[key]
-        if old.get(key) != fresh.get(key) and not grown:
+    both = {key: (old.get(key), fresh.get(key)) for key in old | fresh}
+    return {key: (was, now) for key, (was, now) in both.items() if was != now}
+
+
+def diff(stored: Recipe, new: Recipe) -> str | None:
+    """The first key that keeps `new` from resuming. KNOBS may change, `train.steps` may grow."""
+    for key, (was, now) in changes(stored, new).items():
+        if key not in KNOBS and not (key == "train.steps" and now >= was):
             return key
     return None

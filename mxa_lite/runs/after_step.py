@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import time
 from itertools import zip_longest
@@ -13,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from mxa_lite.credit.advantage import GroupStats
 from mxa_lite.credit.schedule import stage
+from mxa_lite.errors import RunError
 from mxa_lite.evidence.metrics import StepLine, flat_numbers, step_line
 from mxa_lite.evidence.warnings import warnings_of
 from mxa_lite.learn import distributed
@@ -51,7 +53,10 @@ class AfterStep(TrainerCallback):
     ) -> None:
         """Loss and gradient norm are known by now. What is added to `logs` reaches the loggers."""
         updates = self.run.recipe.train.updates
-        if logs is None or "loss" not in logs or state.global_step % updates:
+        if logs is None or "loss" not in logs:
+            return
+        self.check_numbers(state.global_step, logs["loss"])
+        if state.global_step % updates:
             return
         line = self.write(self.run.step)
         if line is not None:
@@ -59,6 +64,16 @@ class AfterStep(TrainerCallback):
             self.show(line)
             self.warn()
             self.measure(line["step"])
+
+    def check_numbers(self, update: int, loss: float) -> None:
+        """Raise RunError, before this step is written or saved, when learning has broken down."""
+        adapters = (p for n, p in self.run.policy.model.named_parameters() if "lora_" in n)
+        if not (math.isfinite(loss) and all(bool(p.isfinite().all()) for p in adapters)):
+            raise RunError(
+                f"step {self.run.step.number} (update {update}): the loss or an adapter is no"
+                " longer a number; nothing of this step is saved, earlier checkpoints stay; begin"
+                " again with a lower train.learning_rate or another model.dtype"
+            )
 
     def write(self, step: Step) -> StepLine | None:
         """The step's trees and its line of metrics, of all processes; None but on the first."""

@@ -80,7 +80,7 @@ def members(
     """
     found: dict[tuple[str, int], Member] = {}
     for source in sources:
-        run = Path(source)
+        run = Path(source).expanduser()
         if (run / "recipe.yaml").is_file():
             name = re.sub(r"-seed\d+$", "", run.resolve().name)
             made = [Member(name, run, stored_recipe(run), source)]
@@ -120,6 +120,15 @@ def check_questions(runs: Sequence[Member]) -> None:
         if seen is not None and ids != seen[1]:
             raise InputError(f"{seen[0].path} and {run.path} have other held-out questions")
         seen = (run, ids)
+
+
+def check_unfinished(runs: Sequence[Member], resume: bool) -> None:
+    """Raise InputError for a run that another process is at, or that is to be left as it is."""
+    for run in [run for run in runs if (run.path / "recipe.yaml").is_file()]:
+        folder = RunFolder(run.path)
+        with folder.lock(look=True):
+            if not (resume or run.finished() or folder.before_steps()):
+                raise InputError(f"{run.path}: is not finished; --resume goes on with it")
 
 
 def train(runs: Sequence[Member], jobs: int, say: Callable[[str], None]) -> None:
@@ -249,11 +258,16 @@ def compare(
     jobs: int,
     say: Callable[[str], None],
     sets: tuple[str, ...] = (),
+    resume: bool = False,
 ) -> dict[str, Any]:
-    """Train what is missing; write compare.md, compare.json and compare.svg to `output`."""
+    """Train what is missing, unfinished runs only with `resume`; write compare.md, compare.json and
+    compare.svg to `output`."""
     runs = members(sources, seeds, output, sets)
     check_questions(runs)
-    train(runs, jobs, say)
+    check_unfinished(runs, resume)
+    output.mkdir(parents=True, exist_ok=True)
+    with RunFolder(output).lock():
+        train(runs, jobs, say)
     check_questions(runs)
     rows_of: dict[str, list[Member]] = {}
     for run in sorted(runs, key=lambda run: run.recipe.seed):

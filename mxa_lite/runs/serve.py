@@ -80,13 +80,13 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, run: Path, port: int = 0, answerer: Answerer | None = None) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
         self.run = run
         self.answerer = answerer or Model(run)
+        self.one = ThreadPoolExecutor(1)  # pages and answers, one at a time
+        super().__init__(("127.0.0.1", port), Handler)  # closes itself where the port is taken
         self.token = secrets.token_urlsafe(18)
         self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
         self.link = f"http://127.0.0.1:{self.server_port}/{self.token}/"
-        self.one = ThreadPoolExecutor(1)  # pages and answers, one at a time
         self._kept = ("", "")
 
     def report(self) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,13 +51,19 @@ class Run:
         self.measuring = Measuring(sampler, data.test[: recipe.eval.questions], folder, self.say)
         self.step = Step.of(0, [], ())
         self.started = self.rolled_out = time.monotonic()
+        self.go_on = f"`mxa-lite run {folder.path} --resume` goes on"
 
     def say(self, text: str) -> None:
         """One plain line, above the progress bar when there is one; the first process speaks."""
         if not distributed.MAIN:
             return
         seconds = int(time.monotonic() - self.started)
-        tqdm.write(f"[{seconds // 60:3d}:{seconds % 60:02d}] {text}")
+        try:
+            tqdm.write(f"[{seconds // 60:3d}:{seconds % 60:02d}] {text}")
+            sys.stdout.flush()
+        except OSError:  # a closed pipe or terminal: like Ctrl-C, and nothing more is said there
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise KeyboardInterrupt(f"nobody reads the output; {self.go_on}") from None
 
     def cold_start(self) -> None:
         """Warm-start both roles, or find the cold adapters of an earlier start of this run."""
@@ -125,15 +133,18 @@ class Run:
                     raise KeyboardInterrupt
             except KeyboardInterrupt:
                 saved = trainer.save_now()
-                self.say(f"stopped; saved in {saved}" if saved else "stopped before the first step")
-                raise
+                done_so = f"saved in {saved}" if saved else "before the first step"
+                raise KeyboardInterrupt(f"stopped; {done_so}; {self.go_on}") from None
         return trainer.save_now() or self.folder.checkpoints / COLD
 
 
 def run(
     recipe: Recipe, output: Path, resume: bool, say: Callable[[str], None] = click.echo
 ) -> None:
-    """Do the run, or what is left of it. Raises InputError, RunError, KeyboardInterrupt."""
+    """Do the run, or what is left of it. Raises InputError, RunError, KeyboardInterrupt.
+
+    Without `resume`, what a start left that ended before its first step is removed.
+    """
     folder = RunFolder(output)
     summary = folder.read_json("summary.json")
     if resume and summary.get("steps") == recipe.train.steps:
@@ -147,19 +158,33 @@ def run(
         )
     distributed.join()
     data = tasks.load(recipe.task, recipe.seed)
+    marks = data.marks()
+    stored = folder.read_json("questions.json") if resume else {}
+    if stored and stored != marks:
+        raise InputError(
+            f"--resume: {output} was begun with other questions ({stored} there, {marks} here):"
+            " bring back its data files, or begin another run"
+        )
     policy = load_policy(recipe)
     for note in [*data.notes, *policy.notes] if distributed.MAIN else []:
         say(note)
-    with sampler_for(recipe, policy) as sampler:
+    if len(data.train) < recipe.train.questions:
+        say(f"a step has {len(data.train)} questions, all there are to train on")
+    with sampler_for(recipe, policy) as sampler, contextlib.ExitStack() as held:
         this = Run(recipe, folder, sampler, data)
         if resume and summary:  # more steps than before: the end is measured again
             results = folder.read_json("eval.json")
             kept = {key: results[key] for key in ("cold", "during", "seconds") if key in results}
             folder.write_json("eval.json", kept)
         if distributed.MAIN:
+            output.mkdir(parents=True, exist_ok=True)
+            held.enter_context(folder.lock())
+            if not resume:
+                folder.clear()
             folder.create(recipe_file.dump(recipe, versions()))
             for file in own.files(own_choices(recipe)).values():
                 folder.write(f"{own.FOLDER}/{file.file}", file.text)
+            folder.write_json("questions.json", marks)
         distributed.wait()
         this.say(f"sandbox level {sampler.sandbox.level}")
         this.cold_start()

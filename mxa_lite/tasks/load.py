@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mxa_lite.errors import InputError
 from mxa_lite.recipe import own
@@ -33,6 +35,14 @@ class TaskSet:
     notes: list[str] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
 
+    def marks(self) -> dict[str, Any]:
+        """How many questions there are, and a hash of all that a run makes of them."""
+        digest = hashlib.sha256()
+        for q in itertools.chain(self.train, self.test):
+            digest.update(repr((q.text, q.task, q.kind, q.gold, q.tests, q.meta)).encode())
+        sizes = {"train": len(self.train), "test": len(self.test)}
+        return {**sizes, "sha256": digest.hexdigest()[:16]}
+
 
 def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
     """The questions of a recipe's task; those to report do not depend on `seed`.
@@ -51,7 +61,7 @@ def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
             whole.notes.append(f"{part.name or part.train}: {shared}; removed")
         seen |= {question.id: question for question in fresh}
         whole.train += fresh
-        whole.weights += [part.weight / len(fresh) for _ in fresh]
+        whole.weights += [part.weight / max(1, len(fresh))] * len(fresh)
     if training and not whole.train:
         name = str(task.name or task.train or "mix")
         why = f" ({'; '.join(whole.notes)})" if whole.notes else ""
@@ -87,8 +97,9 @@ def _load(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet
         train, test = source.train, test or source.test
     hold_out = not test and (train not in sources.PLACES or task is above)
     notes: list[str] = []
-    learn = _questions(task, name, train, notes) if train and (training or hold_out) else []
-    report = _questions(task, name, test, notes) if test else []
+    most = ceil(limit / (1 - task.held_out)) if limit and hold_out else limit
+    learn = _questions(task, name, train, notes, most) if train and (training or hold_out) else []
+    report = _questions(task, name, test, notes, limit) if test else []
     if hold_out:
         learn.sort(key=lambda question: question.id)
         count = max(1, min(round(task.held_out * len(learn)), len(learn) - 1))
@@ -98,16 +109,31 @@ def _load(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet
     return TaskSet(learn[:limit] if training else [], report[:limit], notes)
 
 
-def _questions(task: TaskSpec, name: str, place: str, notes: list[str]) -> list[Question]:
-    """Questions of a local file or of a split on the Hub."""
+def check_files(task: TaskSpec) -> list[str]:
+    """Read the local files of a task as a run would; the notes on them. Raises InputError."""
+    notes: list[str] = []
+    for part in task.mix or [task]:
+        name = str(part.name or "")
+        is_file = name.lower().endswith(SUFFIXES)
+        for place in (part.train, part.test, name if is_file else None):
+            if place:
+                _questions(part, "" if is_file else name, place, notes, part.limit or task.limit)
+    return notes
+
+
+def _questions(
+    task: TaskSpec, name: str, place: str, notes: list[str], most: int | None
+) -> list[Question]:
+    """Questions of a local file or of a split on the Hub; most: what is read of them."""
     rows: Rows = sources.from_hub(name, place) if place in sources.PLACES else read(place)
     by_shape = partial(sources.by_shape, kind=task.kind)
     convert = sources.SOURCES[name].convert if name else by_shape
     if place not in sources.PLACES and (task.columns or task.kind == "math"):
         convert = partial(sources.generic, columns=task.columns, kind=task.kind)
-    questions, bad = collect(rows, convert, place)
+    label = name or Path(place).stem
+    questions, bad = collect(rows, lambda row: replace(convert(row), task=label), place, most)
     notes += bad
-    return [replace(question, task=name or Path(place).stem) for question in questions]
+    return questions
 
 
 def _own(

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import sys
 import zlib
 from collections import defaultdict
@@ -21,6 +22,8 @@ Rows = Iterable[tuple[int, Row | None]]  # numbered from 1; None for what is no 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 _FORM = (AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError)
 _PACKED = (EOFError, pickle.UnpicklingError, zlib.error)
+# Four words in a row, or a list that was written as text.
+_PROSE = re.compile(r"""(?<![\\{\w])[A-Za-z]{2,}(?: [A-Za-z'-]+){3}|^\[\s*['"]""")
 
 
 class BadRow(Exception):
@@ -52,7 +55,12 @@ def read(path: str) -> Iterator[tuple[int, Row | None]]:
                 csv.field_size_limit(sys.maxsize)
                 table = csv.DictReader(file)
                 yield from ((table.line_num, row) for row in table)
+            elif path.lower().endswith(".json") and file.read(1000).lstrip()[:1] == "[":
+                file.seek(0)
+                rows = enumerate(json.load(file), 1)
+                yield from ((n, row if isinstance(row, dict) else None) for n, row in rows)
             else:
+                file.seek(0)
                 yield from ((number, _json_row(line)) for number, line in enumerate(file, 1))
     except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or damaged Parquet
         raise InputError(f"{path} cannot be read: {error}") from error
@@ -67,11 +75,13 @@ def _json_row(line: str) -> Row | None:
 
 
 def collect(
-    rows: Rows, convert: Callable[[Row], Question], label: str
+    rows: Rows, convert: Callable[[Row], Question], label: str, most: int | None = None
 ) -> tuple[list[Question], list[str]]:
-    """Usable questions, and a note on the rows left out: malformed, empty, doubled, over-long.
+    """Usable questions, and notes: rows left out (malformed, empty, doubled, over-long), and
+    answers that hardly any reply will match.
 
-    label: how messages name the source. Raises InputError when no row is usable.
+    label: how messages name the source. most: no further row is read than for so many questions.
+    Raises InputError when no row is usable.
     """
     questions: dict[str, Question] = {}
     left_out: dict[str, list[int]] = defaultdict(list)
@@ -83,10 +93,13 @@ def collect(
             if question.id in questions:
                 raise BadRow("repeats an earlier question")
             questions[question.id] = question
+            if len(questions) == most:
+                break
         except BadRow as error:
             left_out[str(error)].append(number)
         except KeyError as error:
-            left_out[f"has no {error}"].append(number)
+            columns = ", ".join(sorted(map(str, row or ()))[:9])
+            left_out[f"has no {error} (its columns: {columns}; see task.columns)"].append(number)
         except (*_FORM, *_PACKED):
             left_out["has values of another form"].append(number)
     reasons = "; ".join(
@@ -96,5 +109,13 @@ def collect(
     if not questions:
         raise InputError(f"{label} has no usable row: row {reasons or 'count is 0'}")
     bad = sum(map(len, left_out.values()))
-    note = f"{label}: {bad} of {bad + len(questions)} rows left out: row {reasons}"
-    return list(questions.values()), [note] if bad else []
+    notes = (
+        [f"{label}: {bad} of {bad + len(questions)} rows left out: row {reasons}"] if bad else []
+    )
+    unmatched = [q.gold for q in questions.values() if q.gold and _PROSE.search(q.gold)]
+    if unmatched:
+        notes.append(
+            f"{label}: {len(unmatched)} of {len(questions)} answers are sentences or lists in text,"
+            f" which hardly any reply will match, such as {unmatched[0][:60]!r}"
+        )
+    return list(questions.values()), notes
