@@ -110,3 +110,16 @@ def test_prompts_are_padded_left_and_completions_right() -> None:
         prompt, mask = inputs["prompt_ids"], inputs["prompt_mask"]
         assert bool((mask[:, -1] == 1).all()) and bool((prompt[mask == 0] == 7).all())
         assert bool((inputs["completion_mask"][:, 0] == 1).all())
+
+
+def test_a_call_s_weight_scales_its_advantage_and_its_count() -> None:
+    """`executor_unit: execution` gives each of c calls weight 1/c: advantages 3/3 and 2, and
+    1/3 of 6 tokens and 1 of 4 make 6 loss tokens of 4/3 rows."""
+    shared, lone = sized(2, 6), sized(3, 4)
+    shared.advantage, shared.weight = 3.0, 1 / 3
+    lone.advantage = 2.0
+    learned = [Trajectory("executor", shared), Trajectory("executor", lone)]
+    assert role_totals(learned) == {"executor": (pytest.approx(6.0), pytest.approx(4 / 3))}
+    (batch,) = micro_batches(learned, 512)
+    inputs = batch.tensors(0, CPU)
+    assert sorted(inputs["advantages"].tolist()) == pytest.approx([1.0, 2.0])

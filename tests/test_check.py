@@ -37,13 +37,22 @@ NODES = 'a = Agent("a", "p")\nb = Agent("b", "p")\n'
         ("if __name__ == '__main__':\n    a(question)", "single"),
         ("if question:\n    a = Ensemble('e', [b] * 40)\na(question)", "vote"),
         ("for i in range(5):\n    b(question)\n    b = len", "other"),
-        ("class Agent:\n    pass\nc = Agent()\nc(question)", "single"),
+        ('Workflow("w", [a, b])(question)', "chain"),
+        ('answer(Vote("v", [a, b])(question))', "vote"),
+        ("class Helper(Agent):\n    pass\nanswer(a(question))", "single"),
         ("import mas\nanswer(mas.Agent('x', 'p')(question))", "single"),
     ],
 )
 def test_the_pattern_is_read_from_the_script(script, pattern):
     found = check(NODES + script)
     assert (found.outcome, found.error, found.pattern) == (None, None, pattern)
+
+
+@pytest.mark.parametrize("line", ["class Agent:", "def Workflow():", "class EnsembleNode(Node):"])
+def test_a_script_that_redefines_a_node_is_refused_by_its_name(line):
+    found = check(f"{line}\n    pass\nanswer(a(question))")
+    assert found.outcome is Outcome.REJECTED
+    assert "redefines" in found.error and line.split()[1].split("(")[0].rstrip(":") in found.error
 
 
 def test_a_script_without_nodes_has_no_pattern():

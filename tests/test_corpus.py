@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
+from pathlib import Path
 
-from transformers import AutoTokenizer
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mxa_lite import embedded
 from mxa_lite.embedded import corpus, pretrain
@@ -54,6 +58,16 @@ def test_careful_and_careless_replies_follow_every_prompt():
         assert 0.1 < careful < 0.75
 
 
+def test_the_tokenizer_writes_every_prompt_of_the_kit_in_about_a_token_a_word():
+    tokenizer = AutoTokenizer.from_pretrained(embedded.FOLDER)
+    tools = prompts.tools([("python(code)", "runs a Python program, shows what it prints")])
+    for text in (prompts.LANGUAGE, tools, prompts.FINAL_TURN, prompts.part("", [])):
+        words = re.findall(r"\w+|[^\w\s]", text)
+        assert len(tokenizer(text)["input_ids"]) <= 1.2 * len(words)
+    digits = tokenizer.tokenize("12+199=211")
+    assert digits == list("12+199=211")
+
+
 def test_chats_are_encoded_as_generation_encodes_them():
     tokenizer = AutoTokenizer.from_pretrained(embedded.FOLDER)
     for chat, (ids, start) in zip(CHATS[:50], pretrain.encode(tokenizer, CHATS[:50]), strict=True):
@@ -62,3 +76,25 @@ def test_chats_are_encoded_as_generation_encodes_them():
             chat[:-1], add_generation_prompt=True, return_dict=False
         )
         assert ids[:start] == prompt
+
+
+def test_pretraining_goes_on_from_a_model_and_writes_one_of_its_kind(tmp_path: Path) -> None:
+    line = ["--start", str(embedded.FOLDER), "--minutes", "0.02", "--tokens", "512"]
+    result = CliRunner().invoke(pretrain.main, [*line, "--output", str(tmp_path / "model")])
+    assert result.exit_code == 0, result.output
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(folder)
+        for folder in (embedded.FOLDER, tmp_path / "model")
+    )
+    stored = load_file(tmp_path / "model" / "model.safetensors")
+    assert {weights.dtype for weights in stored.values()} == {torch.bfloat16}
+    assert 0 < sum(p.numel() for p in after.parameters()) <= 2_000_000
+    pairs = zip(before.parameters(), after.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs)
+
+
+def test_what_nf4_adds_is_a_tenth_of_the_weights_it_is_given() -> None:
+    model = AutoModelForCausalLM.from_pretrained(embedded.FOLDER, dtype=torch.float32)
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    for matrix, error in zip(matrices, pretrain.nf4_errors(matrices), strict=True):
+        assert error.abs().mean() < 0.12 * matrix.abs().mean()

@@ -4,20 +4,14 @@ import math
 
 import pytest
 
-from mxa_lite.credit.advantage import (
-    GroupStats,
-    assign,
-    execution_reward,
-    format_score,
-    group_advantages,
-    mean,
-    paid_correct,
-)
+from mxa_lite.credit.advantage import GroupStats, assign, group_advantages, mean
+from mxa_lite.credit.reward import format_score, paid_correct, reward_of
 from mxa_lite.recipe.keys import Credit
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
 
 BOXED = "<delivery>so it is \\boxed{7}</delivery>"
 PLAIN = Credit(format_weight=0.0)
+QUESTION = Question("q", "3+4?", "t", gold="7")
 
 
 def call(reply="\\boxed{7}", temperature=1.0):
@@ -34,7 +28,7 @@ def tree(*designs):
         Design(call(), outcome=d) if isinstance(d, Outcome) else Design(call(), executions=d)
         for d in designs
     ]
-    return Tree(Question("q", "3+4?", "t", gold="7"), made)
+    return Tree(QUESTION, made)
 
 
 def near(values):
@@ -139,9 +133,19 @@ def test_reward_is_equation_10():
     e = Execution(Outcome.OK, "7", [call("no block"), call(BOXED)], correct=1.0)
     e.format = format_score(e, "math")
     assert e.format == 0.75
-    assert execution_reward(e, "math", Credit()) == near(1.3)
+    assert reward_of(e, QUESTION, Credit()) == near(1.3)
     e.correct = 0.0
-    assert execution_reward(e, "math", Credit()) == near(0.3)
+    assert reward_of(e, QUESTION, Credit()) == near(0.3)
+
+
+def test_format_can_be_paid_with_a_correct_answer_only():
+    """Format 3/4 as above: 1.3 when correct; a wrong answer's form earns nothing."""
+    e = Execution(Outcome.OK, "7", [call("no block"), call(BOXED)], correct=1.0)
+    e.format = format_score(e, "math")
+    only_correct = Credit(format_when="correct")
+    assert reward_of(e, QUESTION, only_correct) == near(1.3)
+    e.correct = 0.0
+    assert reward_of(e, QUESTION, only_correct) == 0.0
 
 
 def test_format_reads_the_replies_not_the_script():

@@ -21,8 +21,9 @@ FLOORS = (  # a room imports from floors below its own, and from itself
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # The standard library, and rooms of which the same holds.
 PURE = ("mas", "credit", "tree.py", "errors.py", "sandbox/child.py", "sandbox/confine.py")
-FILE, ROOM, PACKAGE = 430, 1800, 14_500  # lines at most
-STEP, STEP_PATH = 100, 1250
+FILE, ROOM, PACKAGE = 400, 1600, 16_000  # lines at most
+LARGER = {"mas": 2000}  # the script language, its prompts and its patterns: to be parted
+STEP, STEP_PATH = 100, 1300
 STEP_FILES = (  # one training step, from its page down to the loss
     "learn/step.py",
     "learn/trainer.py",
@@ -119,7 +120,7 @@ def test_only_one_file_imports_trl_s_trainer_and_one_unsloth() -> None:
 def test_nothing_is_too_large_to_read() -> None:
     assert {str(p): lines(p) for p in MODULES.values() if lines(p) > FILE} == {}
     rooms = {folder.name: sum(map(lines, folder.rglob("*.py"))) for folder in ROOT.iterdir()}
-    assert {room: size for room, size in rooms.items() if size > ROOM} == {}
+    assert {room: size for room, size in rooms.items() if size > LARGER.get(room, ROOM)} == {}
     assert sum(map(lines, MODULES.values())) <= PACKAGE
 
 

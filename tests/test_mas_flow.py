@@ -199,6 +199,26 @@ def test_a_loop_runs_while_its_condition_holds(condition, rounds):
     assert client.at("0.2").user == prompts.follow_up(QUESTION, seen(("a", 1), ("b", 2)))
 
 
+@pytest.mark.parametrize(
+    "built",
+    ['Workflow("w", [a, b])', "Workflow('w', nodes=[a, b])", 'LoopWorkflow("w", [a, b], 1)'],
+)
+def test_a_workflow_takes_its_nodes_as_a_list_as_instruct_models_write_it(built):
+    client = run(
+        f"import mas\nfrom mas import Agent\n{NODES}answer({built}(question))", a="x", b="y"
+    )
+    assert client.agents == ["a", "b"] and client.answers == ["y"]
+
+
+def test_a_number_after_the_name_of_a_loop_is_its_rounds():
+    assert run(f'{NODES}LoopWorkflow("w", 3).add_node(a)(question)', a="x").agents == ["a"] * 3
+
+
+def test_vote_is_an_ensemble():
+    script = NODES + 'answer(Vote("v", [a, b, a])(question))'
+    assert run(script, a=box(1), b=box(2)).answers == [box(1)]
+
+
 def test_a_graph_follows_edges_conditions_and_choices():
     script = NODES + (
         'g = AgentGraph("g")\n'

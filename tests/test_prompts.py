@@ -8,7 +8,7 @@ from conftest import small
 from mxa_lite.mas import prompts
 from mxa_lite.mas.answers import extract_script
 from mxa_lite.recipe.keys import TaskSpec
-from mxa_lite.rollout.sampler import choose_prompts
+from mxa_lite.rollout.chosen import choose_prompts
 from mxa_lite.tasks import arithmetic
 from mxa_lite.tasks import load as tasks
 

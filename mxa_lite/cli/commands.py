@@ -22,10 +22,13 @@ def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -
     """Cold start, training, evaluation before and after, report."""
     from mxa_lite.policy import unsloth_first
     from mxa_lite.recipe import file as recipe_file
+    from mxa_lite.rollout import own_ideas
 
     loaded = recipe_file.load(recipe, sets)
     folder = output or console.default_output(recipe_file.find(recipe), resume)
     console.check_output(folder, loaded, resume)
+    console.announce(loaded)
+    own_ideas.try_all(loaded)
     unsloth_first(loaded.model)
 
     from mxa_lite.runs.train import run as run_recipe
@@ -37,11 +40,14 @@ def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -
 @click.argument("recipe")
 @sets_option
 def validate(recipe: str, sets: tuple[str, ...]) -> None:
-    """Check a recipe and its data files, and print it with everything filled in."""
+    """Check a recipe, its data files and its own code, and print it with everything filled in."""
     from mxa_lite.recipe import file as recipe_file
+    from mxa_lite.rollout import own_ideas
     from mxa_lite.tasks.load import check_files
 
     loaded = recipe_file.load(recipe, sets)
+    console.announce(loaded)
+    own_ideas.try_all(loaded)
     for note in check_files(loaded.task):
         click.echo(note, err=True)
     click.echo(recipe_file.dump(loaded), nl=False)
@@ -101,7 +107,7 @@ def exec_(
         raise click.UsageError("--model and --replies exclude each other")
     source = read_text(script)
     if model is not None:
-        stored_recipe(model, sets, checkpoint=True)
+        console.announce(stored_recipe(model, sets, checkpoint=True))
         with stdout_for_json(as_json):
             from mxa_lite.runs.ask import execute_with
 

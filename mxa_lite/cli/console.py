@@ -78,6 +78,15 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
         raise InputError(f"--output {output}: is not empty; add --resume, or name another folder")
 
 
+def announce(recipe: Recipe) -> None:
+    """Say which files of the user are going to run, on stderr, before any does."""
+    from mxa_lite.recipe import own
+    from mxa_lite.recipe.keys import own_choices
+
+    for line in own.notice(own_choices(recipe)):
+        click.echo(line, err=True)
+
+
 def run_command(command: click.Command) -> int:
     """Run `command` on the command line's arguments and say which exit code it ends with.
 

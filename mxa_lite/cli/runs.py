@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # torch is not needed for --help
 def eval_(run: Path, beside: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
     """Accuracy of a run's checkpoint, of baselines and of fixed systems, with intervals."""
     for folder in (run, beside) if beside else (run,):
-        stored_recipe(folder, sets, checkpoint=True)
+        console.announce(stored_recipe(folder, sets, checkpoint=True))
     with stdout_for_json(as_json):
         from mxa_lite.runs.eval_run import evaluate_run
 
@@ -65,6 +65,7 @@ def _tell(made: Design | Call) -> None:
 def design(run: Path, question: str, html: Path | None, as_json: bool) -> None:
     """The script for one question, its calls as they happen, its graph, the answer."""
     recipe = stored_recipe(run, checkpoint=True)
+    console.announce(recipe)
     if not question.strip():
         raise InputError("the question is empty")
     if html is not None:
@@ -98,7 +99,7 @@ def design(run: Path, question: str, html: Path | None, as_json: bool) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="By default any free one.")
 def serve(run: Path, port: int) -> None:
     """The report, live, and a box to ask a question; for this machine only."""
-    stored_recipe(run)
+    console.announce(stored_recipe(run))
     from mxa_lite.runs.serve import Server
 
     try:

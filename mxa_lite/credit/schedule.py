@@ -6,6 +6,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mxa_lite.recipe import own
+
 if TYPE_CHECKING:  # pydantic stays out of the pure part
     from mxa_lite.recipe.keys import Role, Schedule
     from mxa_lite.tree import Question
@@ -17,8 +19,13 @@ def role(t: int, period: int, first: Role = "executor") -> Role:
     return first if (t // period) % 2 == 0 else second
 
 
-def learning_roles(schedule: Schedule, step: int) -> tuple[Role, ...]:
-    """The roles that learn in step `step` of the logs, which counts from 1."""
+def learning_roles(schedule: Schedule, step: int) -> tuple[str, ...]:
+    """The roles that learn in step `step` of the logs, which counts from 1.
+
+    Raises InputError where the recipe's own function fails or names no role.
+    """
+    if isinstance(schedule.mode, own.Own):
+        return own.roles(schedule.mode, step)
     if schedule.mode == "coupled":
         return ("designer", "executor")
     if schedule.mode == "designer_only":

@@ -30,6 +30,7 @@ SOLVE = {
 JUDGE = {"Check each answer.": 0.5, "Pick one answer.": 0.25}
 CRITIC = {"Look for a mistake.": 0.5, "Say if it is right.": 0.25}
 NAMES = ("solver", "helper")
+PART_CARE = 0.4  # share of the calls on parts that are careful whatever their prompt says
 COPIES = 0.5  # share of the careless replies behind others that repeat one of them
 BROKEN = 0.06  # share of designs that do not run
 DESIGNS = 0.15  # share of chats that are the designer's
@@ -112,6 +113,14 @@ def whole_chat(rng: random.Random, problem: Problem) -> Chat:
     return _chat(rng, system, user, reply)
 
 
+def _part_reply(
+    rng: random.Random, system: str, worked: list[str], value: str, seen: tuple[str, ...]
+) -> str:
+    """A reply to a part of a question: with care more often than one to the whole of it."""
+    care = PART_CARE + (1 - PART_CARE) * SOLVE[system]
+    return _answer(rng, worked, value, care, seen)
+
+
 def _handed(rng: random.Random, value: int) -> str:
     """What an agent that came to `value` delivered."""
     less = rng.randint(0, min(value, 20))
@@ -135,7 +144,7 @@ def part_chat(rng: random.Random) -> Chat:
     value = worked[-1].partition("=")[2] if worked else str(start)
     system = rng.choice(list(SOLVE))
     seen = (str(start),) if start else ()
-    reply = _answer(rng, worked, value, SOLVE[system], seen)
+    reply = _part_reply(rng, system, worked, value, seen)
     return _chat(rng, system, prompts.part(" ".join(sentences), delivered), reply)
 
 
@@ -149,7 +158,8 @@ def join_chat(rng: random.Random, problem: Problem) -> Chat:
     worked, value, _ = stories.joined(sign, a, b, "")
     name, system = rng.choice(NAMES), rng.choice(list(SOLVE))
     user = prompts.join(problem.text, [(name, _handed(rng, a)), (name, _handed(rng, b))])
-    return _chat(rng, system, user, _answer(rng, [worked], value, SOLVE[system], (str(a), str(b))))
+    reply = _part_reply(rng, system, [worked], value, (str(a), str(b)))
+    return _chat(rng, system, user, reply)
 
 
 def drill_chat(rng: random.Random) -> Chat:
@@ -163,7 +173,7 @@ def drill_chat(rng: random.Random) -> Chat:
                 arithmetic.story(rng, 1, start=value).worked[0],
                 stories.joined(rng.choice("+-"), value, other, "")[0],
             ),
-            (80, 20),
+            (60, 40),
         )
     return _chat(rng, rng.choice(list(SOLVE)), "Sums.", "\n".join(sums))
 
@@ -236,7 +246,7 @@ def chats(seed: int) -> Iterator[Chat]:
         if rng.random() < DESIGNS:
             yield design_chat(rng, problem.text)
             continue
-        place = rng.choices(("whole", "part", "join", "drill"), (45, 30, 13, 12))[0]
+        place = rng.choices(("whole", "part", "join", "drill"), (40, 30, 15, 15))[0]
         if place == "whole":
             if problem.kind != "short" and rng.random() < 0.5:  # their replies are long
                 continue

@@ -1,9 +1,13 @@
 """Train the tiny model and its tokenizer from nothing.
 
-    python -m mxa_lite.embedded.pretrain --output mxa_lite/embedded/model
+    python -m mxa_lite.embedded.pretrain --output first --full-precision
+    python -m mxa_lite.embedded.pretrain --output mxa_lite/embedded/model --start first \\
+        --minutes 16 --rate 2e-3 --seed 2
 
 A Llama-shaped model, digits as single tokens, trained on `corpus.chats` with the loss on replies.
-Hidden matrices by Muon, the rest by AdamW. Meant for one core: OMP_NUM_THREADS=1.
+Hidden matrices by Muon, the rest by AdamW. A run loads the hidden matrices in NF4, and a model this
+small loses its sums by that, so the second command learns with the values that NF4 leaves. Meant
+for one core: OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -12,10 +16,12 @@ import itertools
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import torch
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -33,6 +39,7 @@ VOCABULARY = 1024
 KIT = (prompts.LANGUAGE, prompts.FINAL_TURN, *map(prompts.example, prompts.PATTERNS))
 REPEATS = 100
 SAVE_SECONDS = 300
+REQUANTIZED = 16  # steps between two looks at what NF4 makes of the weights
 LENGTHS = 16  # lengths of batches are multiples of it
 
 
@@ -130,6 +137,28 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, replies: torch.Tensor) -
     return torch.nn.functional.cross_entropy(logits, ids[:, 1:][replies[:, 1:]])
 
 
+def nf4_errors(matrices: list[torch.nn.Parameter]) -> list[torch.Tensor]:
+    """What a 4-bit run adds to each matrix.
+
+    bitsandbytes 0.50 on a CPU needs rows of whole blocks of 64; others come back wrong.
+    """
+    return [
+        dequantize_4bit(*quantize_4bit(matrix.data, quant_type="nf4")) - matrix.data
+        for matrix in matrices
+    ]
+
+
+@contextmanager
+def added(matrices: list[torch.nn.Parameter], errors: list[torch.Tensor]) -> Iterator[None]:
+    """The matrices with errors added; a gradient computed meanwhile goes to the exact ones."""
+    exact = [matrix.data for matrix in matrices]
+    for matrix, error in zip(matrices, errors, strict=True):
+        matrix.data = matrix.data + error
+    yield
+    for matrix, values in zip(matrices, exact, strict=True):
+        matrix.data = values
+
+
 def train(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
@@ -138,6 +167,7 @@ def train(
     rate: float,
     tokens: int,
     output: Path,
+    full_precision: bool,
 ) -> None:
     """Train for a given time; the rate rises over 2 % of it and falls in a line to 0.
 
@@ -159,9 +189,13 @@ def train(
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1.0, done / 0.02, (1 - done) / 0.7)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = loss_of(model, ids, replies)
-        loss.backward()
+        if step % REQUANTIZED == 0:
+            noisy = [] if full_precision else hidden
+            errors = nf4_errors(noisy)
+        with added(noisy, errors):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                loss = loss_of(model, ids, replies)
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -191,16 +225,32 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Pa
 @click.option("--width", default=160)
 @click.option("--layers", default=4)
 @click.option("--rate", default=4e-3, help="peak learning rate")
-@click.option("--tokens", default=8192, help="tokens a batch")
+@click.option("--tokens", default=6144, help="tokens a batch")
 @click.option("--seed", default=1)
+@click.option("--start", type=click.Path(exists=True), help="a model folder to go on from")
+@click.option("--full-precision", is_flag=True, help="learn with exact weights, not NF4's")
 def main(
-    output: Path, minutes: float, width: int, layers: int, rate: float, tokens: int, seed: int
+    output: Path,
+    minutes: float,
+    width: int,
+    layers: int,
+    rate: float,
+    tokens: int,
+    seed: int,
+    start: str | None,
+    full_precision: bool,
 ) -> None:
     torch.manual_seed(seed)
-    tokenizer = make_tokenizer()
-    model = make_model(tokenizer, width, layers)
+    if start:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(start)
+        model = LlamaForCausalLM.from_pretrained(
+            start, dtype=torch.float32, attn_implementation="eager"
+        )
+    else:
+        tokenizer = make_tokenizer()
+        model = make_model(tokenizer, width, layers)
     click.echo(f"{sum(p.numel() for p in model.parameters()):,} parameters")
-    train(model, tokenizer, minutes, seed, rate, tokens, output)
+    train(model, tokenizer, minutes, seed, rate, tokens, output, full_precision)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mxa_lite.credit.advantage import paid_correct
+from mxa_lite.credit.reward import paid_correct
 from mxa_lite.evidence.stats import interval
 from mxa_lite.tree import Call, Tree
 

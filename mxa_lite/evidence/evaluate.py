@@ -48,6 +48,19 @@ class Measured:
         }
 
 
+class _Drawn(Sampler):
+    """A sampler that executes designs drawn before, and asks no designer."""
+
+    def __init__(self, base: Sampler, designs: Designs) -> None:
+        super().__init__(base.engine, base.sandbox, base.grader, base.recipe)
+        self.designs = designs
+
+    def design(
+        self, questions: Sequence[Question], shape: Shape, tag: int | str
+    ) -> dict[str, list[Design]]:
+        return {q.id: [replace(d, executions=[]) for d in self.designs[q.id]] for q in questions}
+
+
 def designed_trees(
     sampler: Sampler,
     questions: Sequence[Question],
@@ -56,10 +69,9 @@ def designed_trees(
     designs: Designs | None = None,
 ) -> list[Tree]:
     """`samples` designs per question, each executed once; designs: drawn before, not again."""
-    fresh = None
     if designs is not None:
-        fresh = {q.id: [replace(d, executions=[]) for d in designs[q.id]] for q in questions}
-    return sampler.rollout(questions, Shape(samples, 1, temperature), TAG, fresh)
+        sampler = _Drawn(sampler, designs)
+    return sampler.rollout(questions, Shape(samples, 1, temperature), TAG)
 
 
 def designed(

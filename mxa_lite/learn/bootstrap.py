@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mxa_lite.credit.advantage import paid_correct
+from mxa_lite.credit.reward import paid_correct
 from mxa_lite.errors import RunError
 from mxa_lite.learn import warmstart
 from mxa_lite.learn.warmstart import Chat
@@ -28,6 +28,7 @@ from mxa_lite.tree import Call, Design, Outcome, Question
 
 TEMPERATURE = 0.7  # of samples to learn from; the share of valid scripts is taken at training's own
 PROBES = 16  # questions on which the shares of a round are measured
+DIVIDED = ("pipeline", "map")  # patterns whose calls solve parts
 PART = 16  # questions sampled between two lines of progress
 ADVICE = (
     "take a bigger instruct model (model.name), more rounds or training (cold_start.rounds, .steps,"
@@ -98,7 +99,8 @@ class Sample:
         for call in run.calls if run else ():
             value = answers.last_boxed(call.reply) if self.question.kind == "math" else None
             other = value is not None and not answers.same_value(value, right)
-            good = self.correct and not call.truncated and not other
+            # the calls on parts of a question come to other values than the whole
+            good = self.correct and not call.truncated and (not other or design.pattern in DIVIDED)
             prompt = [message for message in call.messages if message not in shown]
             row = _row("executor", prompt, call.reply, self.question)
             yield {**row, "agent": call.agent, "kept": good}

@@ -32,6 +32,7 @@ from mxa_lite.learn.batching import (
     role_totals,
     summed,
 )
+from mxa_lite.learn.logprobs import token_logps
 from mxa_lite.learn.numbers import UpdateNumbers, finite, unmeasured
 from mxa_lite.learn.step import Step
 from mxa_lite.policy.load import autocast
@@ -242,20 +243,11 @@ class RoleTrainer(GRPOTrainer):
             *_: Any,
             **__: Any,
         ) -> tuple[torch.Tensor, torch.Tensor, None]:
-            """Log-probs and entropies (rows, T) from plain logits at the batch's temperature."""
-            logits = model(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
-                logits_to_keep=logits_to_keep + 1,
-                use_cache=False,
-            ).logits[:, :-1]
-            logits = logits.float() / self.temperature
-            norm = logits.logsumexp(-1)
-            logps = logits.gather(-1, input_ids[:, -logits_to_keep:, None])[..., 0] - norm
-            with torch.no_grad():
-                entropies = norm - (logits.softmax(-1) * logits).sum(-1)
-                self._measure(logps, entropies)
+            """Log-probs and entropies (rows, T) at the batch's temperature."""
+            logps, entropies = token_logps(
+                model, input_ids, attention_mask, logits_to_keep, self.temperature
+            )
+            self._measure(logps.detach(), entropies)
             return logps, entropies, None
 
     def _measure(self, logps: torch.Tensor, entropies: torch.Tensor) -> None:

@@ -11,7 +11,7 @@ activations  T tokens, T = the largest micro-batch (a trajectory is never split)
              every block (gradient checkpointing; that Unsloth moves some to the CPU is not counted)
              and everything inside one block; without checkpointing everything inside all blocks
 logits       the vocabulary in the dtype and four fp32 copies, for every completion token of the
-             micro-batch; Unsloth's loss holds one chunk of them, in two copies
+             micro-batch, or one piece of them; Unsloth's loss holds a chunk, in two copies
 kv_cache     2 * layers * kv_heads * head_dim * dtype, for every token of a generation batch
 forward      the larger of two, beyond the cache. A token: seven fp32 copies of the vocabulary per
              row (logits and noise), and keys and values of one block once more, repeated for every
@@ -32,12 +32,14 @@ from typing import Any
 
 from mxa_lite import embedded
 from mxa_lite.errors import InputError
+from mxa_lite.recipe.checks import is_path
 from mxa_lite.recipe.file import override
-from mxa_lite.recipe.keys import Recipe, is_path
+from mxa_lite.recipe.keys import Recipe
 
 GIB = 2**30
 OVERHEAD = int(1.2 * GIB)
 LOGIT_CHUNK = 1024  # tokens
+PIECE = 1 << 25  # logits; a test holds it to that of `learn.logprobs`, which loads torch
 SMALLER = "a smaller model"  # than any that is known here
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
 
@@ -118,7 +120,8 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
     adapted = [size for name, size in sizes.items() if targets == "all-linear" or name in targets]
     lora = layers * recipe.lora.r * sum(map(sum, adapted))  # of one adapter
     adapters = 1 if recipe.model.adapters == "shared" else 2
-    learning = adapters if recipe.schedule.mode == "coupled" else 1
+    alone = recipe.schedule.mode in ("stagewise", "designer_only", "executor_only")
+    learning = 1 if alone else adapters  # an own function may have both learn at once
     moments = {"adamw_torch": 8, "sgd": 0}.get(train.optim, 2)
 
     tokens = max(train.tokens_per_micro_batch, recipe.model.max_length)
@@ -131,6 +134,8 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
     unsloth = gpu and recipe.model.loader != "plain"
     if unsloth:
         logit_tokens, copies = min(LOGIT_CHUNK, logit_tokens), b + 2 * 4
+    else:
+        logit_tokens = min(logit_tokens, max(1, PIECE // shape.vocab))
 
     cache = max(recipe.generation_tokens, recipe.model.max_length)
     shortest = min(lengths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import sys
 import warnings
 from collections.abc import Collection, Iterator
@@ -16,6 +17,7 @@ _FLOWS = ("Workflow", "ConditionalWorkflow", "LoopWorkflow", "AgentGraph")
 _NODES = ("Agent", "Ensemble", "Debate", "Reflection", "Router", "Pipeline", "Map")
 _KINDS = {kind: kind for kind in _NODES}
 _KINDS |= {f"{kind}Node": kind for kind in _KINDS} | {kind: kind for kind in _FLOWS}
+_KINDS["Vote"] = "Ensemble"
 _PATTERNS = {"Debate": "debate", "Reflection": "reflect", "Router": "router", "Ensemble": "vote"}
 _PATTERNS |= {"Pipeline": "pipeline", "Map": "map"}
 
@@ -45,7 +47,7 @@ def check(source: str, names: Collection[str] = ()) -> Checked:
         kind = pattern(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Checked(Outcome.SYNTAX_ERROR, f"{type(error).__name__}: {error}", "other")
-    refused = next(_unknown_imports(tree, names), None)
+    refused = next(itertools.chain(_unknown_imports(tree, names), _redefined(tree)), None)
     return Checked(Outcome.REJECTED if refused else None, refused, kind)
 
 
@@ -65,6 +67,13 @@ def _unknown_imports(tree: ast.AST, names: Collection[str]) -> Iterator[str]:
         for module in modules:
             if module not in mas.MODULES and module.split(".")[0] not in sys.stdlib_module_names:
                 yield f"unknown import {module}"
+
+
+def _redefined(tree: ast.AST) -> Iterator[str]:
+    """Nodes of the language that a script defines itself: its agents would call no model."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name in _KINDS:
+            yield f"the script redefines {node.name}, which the language has already"
 
 
 def _guarded(node: ast.AST) -> Iterator[ast.AST]:
@@ -91,6 +100,8 @@ def pattern(tree: ast.AST) -> str:
     direct = [c for c in calls if _called(c) in names or _called(c.func) in _KINDS]
     stages = len(direct) + sum(_called(call) == "add_node" for call in calls)
     stages += 2 * sum(_called(call) == "add_nodes" for call in calls)
+    listed = [call.args[1] for call in calls if _called(call) in _FLOWS and len(call.args) > 1]
+    stages += sum(len(items.elts) for items in listed if isinstance(items, (ast.List, ast.Tuple)))
     if len(features) > 1 or set(built) & set(_FLOWS[1:]) or (features and stages > 1):
         return "mixed"
     if features == {"vote"}:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from itertools import pairwise
 from typing import Any, Self
@@ -36,12 +36,19 @@ def _checked(node: WorkflowNode, context: Context) -> Message:
 
 @node_class
 class Workflow(WorkflowNode):
-    """Nodes one after another, each shown what all earlier ones delivered; an error ends it."""
+    """Nodes one after another, each shown what all earlier ones delivered; an error ends it.
+
+    Instruct models write `Workflow("x", [a, b])`, which the paper's does not take.
+    """
 
     kind = "workflow"
     name: str = "workflow"
+    agents: Iterable[WorkflowNode] = ()
     nodes: list[tuple[WorkflowNode, Condition | None]] = field(init=False, default_factory=list)
     dataproto_list: list[Any] = field(init=False, default_factory=list)  # the paper's; unused
+
+    def __post_init__(self) -> None:
+        self.add_nodes(self.agents or self.config.get("nodes", ()))
 
     def add_node(self, node: WorkflowNode, condition: Condition | None = None) -> Self:
         """Adds a node at the end, run only if `condition(context)` holds when its turn comes."""
@@ -83,6 +90,12 @@ class LoopWorkflow(Workflow):
     name: str = "loop"
     max_iterations: int = 10
     condition: Condition | None = field(init=False, default=None)
+
+    @staticmethod
+    def positions(fields: list[str], args: Sequence[Any]) -> list[str]:
+        """A number in the second place is `max_iterations`, as in the paper's order."""
+        counted = len(args) > 1 and isinstance(args[1], int)
+        return ["name", "max_iterations"] if counted else fields
 
     def set_loop_condition(self, condition: Condition) -> Self:
         """`condition(context)` after a round says whether there is another."""

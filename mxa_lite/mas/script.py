@@ -14,7 +14,8 @@ import sys
 import types
 from typing import Any
 
-from mxa_lite.mas import answers
+from mxa_lite.mas import answers, own_prompts
+from mxa_lite.mas import prompts as kit_prompts
 from mxa_lite.mas.core import Client, Context, Message, MessageType, WorkflowNode, answer, runtime
 from mxa_lite.mas.flow import (
     AgentGraph,
@@ -36,13 +37,14 @@ from mxa_lite.mas.tools import MathEnvironment, ToolRegistry, python_tool
 
 question = ""  # set for each run
 Agent, Ensemble, Debate = AgentNode, EnsembleNode, DebateNode
+Vote = EnsembleNode  # what instruct models call it
 Reflection, Router = ReflectionNode, RouterNode
 Pipeline, Map = PipelineNode, MapNode
 get_math_environment, python_execute = MathEnvironment, python_tool  # the paper's names
 
 # what `from mas import *` gives, and what a script has without any import
 __all__ = [  # noqa: RUF022 - grouped by meaning
-    "question", "answer", "Agent", "Ensemble", "Debate", "Reflection", "Router",
+    "question", "answer", "Agent", "Ensemble", "Vote", "Debate", "Reflection", "Router",
     "Pipeline", "Map", "PipelineNode", "MapNode", "sentences",
     "AgentNode", "EnsembleNode", "DebateNode", "ReflectionNode", "RouterNode", "WorkflowNode",
     "Workflow", "ConditionalWorkflow", "LoopWorkflow", "AgentGraph",
@@ -57,7 +59,7 @@ MODULES = (
     "workflow.nodes.router_node",
     *("utils", "utils.environments", "utils.environments.math_env"),
 )
-_SCRIPT, _NODES = "script.py", "nodes.py"  # names in tracebacks
+_SCRIPT, _NODES, _PROMPTS = "script.py", "nodes.py", "prompts.py"  # names in tracebacks
 for _name in MODULES:  # `import workflow.nodes`, then `workflow.nodes.AgentNode`
     globals()[_name.rpartition(".")[2]] = sys.modules[__name__]
 
@@ -73,13 +75,20 @@ def node_names(source: str) -> frozenset[str]:
 
 
 def run_script(
-    source: str, question: str, kind: str, client: Client, seed: int, nodes: str = ""
+    source: str,
+    question: str,
+    kind: str,
+    client: Client,
+    seed: int,
+    nodes: str = "",
+    prompts: str = "",
 ) -> None:
     """Runs a script as `__main__`; at its normal end sends its answer to the client, if it has one.
 
-    kind: "math" or "code". nodes: the text of a file of further node classes, run before it. For a
-    process that runs one script: modules are changed. Raises what the script or that file raises,
-    BudgetError and a SystemExit that is no success among it; no answer is sent then.
+    kind: "math" or "code". nodes, prompts: texts of files of further node classes and of own
+    prompts, run before it. For a process that runs one script: modules are changed. Raises what the
+    script or those files raise, BudgetError and a SystemExit that is no success among it; no answer
+    is sent then.
     """
     runtime.bind(client, question, kind)
     random.seed(seed)
@@ -87,6 +96,8 @@ def run_script(
     vars(here)["question"] = question
     sys.modules.update(dict.fromkeys(MODULES, here), __main__=main)
     language = {name: vars(here)[name] for name in __all__}
+    if prompts:
+        _use_prompts(prompts)
     if nodes:
         language |= _own_nodes(nodes, language)
         vars(here).update(language)
@@ -119,6 +130,18 @@ def _own_nodes(source: str, language: dict[str, Any]) -> dict[str, Any]:
         for name, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, WorkflowNode)
     }
+
+
+def _use_prompts(source: str) -> None:
+    """Has the kit's prompts made by the functions of a file, for the rest of this process."""
+    module = types.ModuleType("prompts")
+    _execute(source, _PROMPTS, module)
+
+    def refuse(expected: str, result: Any) -> None:
+        raise TypeError(f"a prompt must be {expected}, not {result!r:.80}")
+
+    for name, function in own_prompts.chosen(vars(module)).items():
+        vars(kit_prompts)[name] = own_prompts.checked(name, function, refuse)
 
 
 def _print(*values: Any, **options: Any) -> None:

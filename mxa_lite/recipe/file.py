@@ -11,50 +11,28 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
 from mxa_lite.errors import InputError, read_text
-from mxa_lite.recipe.keys import (
-    DATA_SUFFIXES,
-    GPU_PRESETS,
-    Recipe,
-    TaskSpec,
-    check_data,
-    check_loggers,
-    check_model,
-    is_path,
-)
+from mxa_lite.recipe import own
+from mxa_lite.recipe.checks import check_data, check_loggers, check_model, is_path
+from mxa_lite.recipe.keys import DATA_SUFFIXES, GPU_PRESETS, Recipe, TaskSpec
 
 _HERE = Path(__file__).parent.parent
 SHIPPED = next(p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir())
 SET = "--set"
 _MAX_SHOWN = 5
-_ROLES = ("designer", "executor")
+_MAX_CHARS = 1_000_000  # of a recipe
 # Blocks that one value may stand for: the key names that value is given to.
 SHORT_FORMS = {
     "task": ("name",),
-    "rollout.max_completion_tokens": _ROLES,
-    "train.learning_rate": _ROLES,
+    "rollout.max_completion_tokens": own.ROLES,
+    "train.learning_rate": own.ROLES,
 }
 
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which `5e-6` is a number too, and a key stands once in its block."""
-
-    _anchored = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Refuses an alias inside what an anchor names: a few lines could stand for gigabytes, or
-        for a block within itself."""
-        event = self.peek_event()
-        if self._anchored and isinstance(event, yaml.AliasEvent):
-            place: Any = event.start_mark
-            raise ComposerError(None, None, "an alias inside an anchored block", place)
-        self._anchored += event.anchor is not None
-        node = super().compose_node(parent, index)
-        self._anchored -= event.anchor is not None
-        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Refuses a key that stands twice, where YAML would take the later one in silence."""
@@ -112,12 +90,27 @@ def find(source: str | Path, beside: Path | None = None) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    data = _parse(read_text(path), str(path))
+    text = read_text(path)
+    if len(text) > _MAX_CHARS:
+        raise InputError(f"{path}: longer than {_MAX_CHARS:,} characters, so it is no recipe")
+    data = _parse(text, str(path))
     if data is None:
         raise InputError(f"{path}: the recipe is empty")
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise InputError(f"{path}: a recipe is a list of `key: value` lines")
-    return data
+    return dict(_with_own(data, path.parent, str(path)))
+
+
+def _with_own(value: Any, folder: Path, where: str, key: str = "") -> Any:
+    """A recipe's data in which `FILE.py:NAME` became what it means. folder: paths start there."""
+    if isinstance(value, dict):
+        return {k: _with_own(v, folder, where, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_with_own(item, folder, where, key) for item in value]
+    keys = (*own.FUNCTIONS, *own.FILES, "task", "task.mix.name", "task.mix.score")
+    if isinstance(value, str) and key in keys:
+        return own.read(value, folder, f"{where}: {key}") or value
+    return value
 
 
 def _long(key: str, value: Any) -> Any:
@@ -173,7 +166,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 def override(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
     """A copy with some dotted keys changed, validated again."""
-    data = recipe.model_dump()
+    data = recipe.model_dump(round_trip=True)
     for key, value in settings.items():
         data = _merge(data, _nested(key, value))
     return Recipe.model_validate(data)
@@ -188,7 +181,8 @@ def _apply_sets(data: dict[str, Any], sets: Sequence[str]) -> tuple[dict[str, An
         pairs.append((key.strip(), _parse(text, f"{SET} {item}")))
     pairs.sort(key=lambda pair: pair[0] != "gpu")  # the preset first: other keys win over it
     for key, value in pairs:
-        data = _lay(data, _nested(key, value), add=key != "task")
+        layer = _with_own(_nested(key, value), Path(), SET)
+        data = _lay(data, layer, add=key != "task")
     return data, {key for key, _ in pairs}
 
 
@@ -233,7 +227,8 @@ def _explain(error: ValidationError, where: str, set_keys: set[str]) -> str:
         elif item["type"] == "missing":
             text = f'the key "{key}" is missing'
         elif item["type"] == "literal_error":
-            text = f'{key} is "{item["input"]}"; allowed: {item["ctx"]["expected"]}'
+            also = " or FILE.py:NAME" * (key in own.FUNCTIONS) + " or FILE.py" * (key in own.FILES)
+            text = f'{key} is "{item["input"]}"; allowed: {item["ctx"]["expected"]}{also}'
         else:
             message = item["msg"].removeprefix("Value error, ").replace("Input should", "must")
             message = re.sub(r"valid dictionary or instance of \w+", "block of keys", message)
@@ -256,12 +251,16 @@ def load(
     """
     path = find(source)
     data, set_keys = _apply_sets(_layers(path), sets)
+    recorded = data.pop("own", None)  # hashes, in a recipe that a run has stored
     # a known key without a value keeps its default; an unknown one is a mistake all the same
     data = {k: v for k, v in data.items() if v is not None or k not in Recipe.model_fields}
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise InputError(_explain(error, str(path), set_keys)) from None
+    for file, hash_now in recipe.own.items():
+        if isinstance(recorded, dict) and recorded.get(file, hash_now) != hash_now:
+            raise InputError(f"{path}: own: {file} is not the file that the run was begun with")
     if model:
         check_model(recipe, SET if "model.name" in set_keys else str(path))
     if data_files:

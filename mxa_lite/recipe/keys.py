@@ -1,19 +1,25 @@
 """Typed recipes: every key, its type and its default, and the checks that need no model.
 
-`recipe_file` reads the YAML. `recipes/base.yaml` explains each key; a test holds the two together.
+`recipe.file` reads the YAML. `recipes/base.yaml` explains each key; a test holds the two together.
 """
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
-import os
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    computed_field,
+    model_validator,
+)
 
-from mxa_lite.errors import InputError
+from mxa_lite.recipe import own
 
 Role = Literal["designer", "executor"]
 LrScheduler = Literal["constant_with_warmup", "constant", "linear", "cosine"]
@@ -53,6 +59,30 @@ Above = Annotated[float, BeforeValidator(_number), Field(gt=0, le=MOST)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
 
 
+def _named(value: own.Own) -> own.Own:
+    if not value.name:
+        raise ValueError("must be FILE.py:NAME, with the name of a function")
+    return value
+
+
+def _unnamed(value: own.Own) -> own.Own:
+    if value.name:
+        raise ValueError("must be FILE.py, without the name of a function")
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """An `Own` that `model_dump` took apart, as `override` hands it back."""
+    whole = isinstance(value, dict) and value.keys() == own.Own.__dataclass_fields__.keys()
+    return own.Own(**value) if whole else value
+
+
+_AsText = PlainSerializer(str, when_used="json")
+_Whole = Annotated[InstanceOf[own.Own], BeforeValidator(_whole), _AsText]
+OwnFunction = Annotated[_Whole, AfterValidator(_named)]
+OwnFile = Annotated[_Whole, AfterValidator(_unnamed)]
+
+
 class Block(BaseModel):
     """A block of keys; unknown ones are refused."""
 
@@ -83,13 +113,15 @@ class Lora(Block):
 
 
 class TaskSpec(Block):
-    """Where questions come from: a known task, local files, or a weighted mix of such.
+    """Where questions come from: a known task, local files, an own function, or a weighted mix.
 
-    columns: our name (of COLUMNS) -> the file's column. held_out: share of a local train file that
-    is kept for evaluation when there is no `test`.
+    score: an own function that grades the answers, in place of the kit's graders. columns: our name
+    (of COLUMNS) -> the file's column. held_out: share of a local train file that is kept for
+    evaluation when there is no `test`.
     """
 
-    name: str | None = None
+    name: str | OwnFunction | None = None
+    score: OwnFunction | None = None
     train: str | None = None
     test: str | None = None
     limit: Positive | None = None
@@ -141,18 +173,24 @@ class Rollout(Block):
     max_calls: Positive = 32
     max_script_chars: Positive = 20_000
     max_tokens: Positive = 65_536  # completion tokens of one execution
+    nodes: OwnFile | None = None  # further node classes of the script language
     weights: Literal["auto", "merged", "adapter"] = "auto"
 
 
 class Credit(Block):
     """Who is paid for what; the defaults are the paper's.
 
-    pass_ratio: code tasks pay the share of passed tests, in evaluations too, not all or nothing.
+    reward, advantage: `paper`, or an own function. format_when: whether the form of a wrong answer
+    is paid. pass_ratio: code tasks pay the share of passed tests, in evaluations too, not all or
+    nothing.
     """
 
+    reward: Literal["paper"] | OwnFunction = "paper"
+    advantage: Literal["paper"] | OwnFunction = "paper"
     executor_group: Literal["question", "design"] = "question"
     executor_unit: Literal["trajectory", "execution"] = "trajectory"
     format_weight: Real = 0.4
+    format_when: Literal["always", "correct"] = "always"
     answer_from: Literal["reply", "any"] = "reply"
     pass_ratio: bool = False
 
@@ -160,7 +198,9 @@ class Credit(Block):
 class Schedule(Block):
     """Which role learns at which step."""
 
-    mode: Literal["stagewise", "coupled", "designer_only", "executor_only"] = "stagewise"
+    mode: Literal["stagewise", "coupled", "designer_only", "executor_only"] | OwnFunction = (
+        "stagewise"
+    )
     first: Role = "executor"
     period: Positive = 30
 
@@ -232,7 +272,8 @@ class Recipe(Block):
     """One run. `task` and `model` must be given; everything else has a default.
 
     generation_tokens: most tokens (prompt and completion, padding included) of one generation
-    batch, which bounds its KV cache. gpu: a preset of memory knobs, already applied here.
+    batch, which bounds its KV cache. prompts: the kit's, or a file of functions that replace some.
+    gpu: a preset of memory knobs, already applied here.
     versions: what wrote a stored recipe; never compared.
     """
 
@@ -240,12 +281,14 @@ class Recipe(Block):
     method: Literal["metaagent", "single_agent"] = "metaagent"
     model: Model
     lora: Lora = Lora()
-    task: Annotated[TaskSpec, BeforeValidator(lambda v: {"name": v} if isinstance(v, str) else v)]
+    task: Annotated[
+        TaskSpec, BeforeValidator(lambda v: {"name": v} if isinstance(v, str | own.Own) else v)
+    ]
     rollout: Rollout = Rollout()
     credit: Credit = Credit()
     schedule: Schedule = Schedule()
     train: Train = Train()
-    prompts: Literal["auto", "short", "examples"] = "auto"
+    prompts: Literal["auto", "short", "examples"] | OwnFile = "auto"
     cold_start: ColdStart = ColdStart()
     eval: Eval = Eval()
     sandbox: SandboxSpec = SandboxSpec()
@@ -260,6 +303,12 @@ class Recipe(Block):
         """The mode of eval.json that the method is judged by."""
         return "single" if self.method == "single_agent" else "designed"
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def own(self) -> dict[str, str]:
+        """The hash of each own file by its name; stored with a run, compared when it resumes."""
+        return {name: file.hash for name, file in own.files(own_choices(self)).items()}
+
     @model_validator(mode="after")
     def _prompts_have_room(self) -> Recipe:
         for role in ("designer", "executor"):
@@ -272,6 +321,21 @@ class Recipe(Block):
         return self
 
 
+def own_choices(recipe: Recipe) -> dict[str, own.Own]:
+    """Every key whose value is a user's own, in the order of the recipe."""
+    tasks = {"task": recipe.task} | {f"task.mix[{i}]": t for i, t in enumerate(recipe.task.mix)}
+    values = {f"{key}.name": task.name for key, task in tasks.items()}
+    values |= {f"{key}.score": task.score for key, task in tasks.items()}
+    values |= {
+        "rollout.nodes": recipe.rollout.nodes,
+        "credit.reward": recipe.credit.reward,
+        "credit.advantage": recipe.credit.advantage,
+        "schedule.mode": recipe.schedule.mode,
+        "prompts": recipe.prompts,
+    }
+    return {key: value for key, value in values.items() if isinstance(value, own.Own)}
+
+
 # Knobs of memory and speed alone: tokens of one update batch, tokens of one generation batch.
 GPU_PRESETS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -282,69 +346,6 @@ GPU_PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def is_path(name: str) -> bool:
-    """Whether a model name means a folder: "./x", "/x", "~/x", "a/b/c" or one that exists."""
-    rooted = name.startswith((".", "/", "~")) or name.count("/") > 1
-    return rooted or os.path.isdir(name)
-
-
-def check_model(recipe: Recipe, where: str) -> None:
-    """Raise InputError unless model.name can be a model; looks at the disk, not at the network."""
-    name = recipe.model.name
-    if is_path(name):
-        folder = os.path.expanduser(name)
-        if not os.path.isfile(os.path.join(folder, "config.json")):
-            found = "holds no config.json" if os.path.isdir(folder) else "does not exist"
-            raise InputError(f'{where}: model.name: the folder "{name}" {found}')
-    elif name != "embedded" and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        allowed = 'allowed: "embedded", an existing folder, or a Hub id "org/name"'
-        raise InputError(f'{where}: model.name is "{name}"; {allowed}')
-
-
-def check_name(name: str, where: str = "") -> None:
-    """Raise InputError unless a built-in or generated task has this name."""
-    names = [*MADE_UP, *TASKS]
-    if name in GENERATED or name in names or name.startswith(GYM):
-        return
-    close = difflib.get_close_matches(name, names, 1)
-    hint = f'; did you mean "{close[0]}"?' if close else ""
-    known = f"{', '.join(names)}, {GYM}NAME"
-    raise InputError(f"{where}task {name!r} is neither a data file nor one of: {known}{hint}")
-
-
-def check_data(recipe: Recipe, where: str) -> None:
-    """Raise InputError when a data file that this recipe would read is missing, or a task unknown.
-
-    A file that cannot be looked at is missing too: its name may be too long, or not a name at all.
-    """
-    start = recipe.cold_start
-    wanted = {"cold_start.data": start.data if start.method == "data" else None}
-    tasks = {"task": recipe.task} | {f"task.mix[{i}]": t for i, t in enumerate(recipe.task.mix)}
-    for key, task in tasks.items():
-        is_file = (task.name or "").lower().endswith(DATA_SUFFIXES)
-        wanted |= {f"{key}.train": task.train, f"{key}.test": task.test}
-        wanted[f"{key}.name"] = task.name if is_file else None
-        if task.name and not is_file:
-            check_name(task.name, f"{where}: {key}: ")
-    for key, path in wanted.items():
-        if path is not None and not os.path.isfile(os.path.expanduser(path)):
-            raise InputError(f'{where}: {key}: the file "{path}" does not exist')
-    for key, task in tasks.items():
-        name = task.name if isinstance(task.name, str) else ""
-        if (name in GENERATED or name.startswith(GYM)) and (task.train or task.test):
-            raise InputError(
-                f"{where}: {key}: {name} makes its questions up and reads no file;"
-                f" give {key}=FILE in its place"
-            )
-
-
-def check_loggers(recipe: Recipe, where: str) -> None:
-    """Raise InputError when a logger of `train.report_to` is not installed."""
-    for name in recipe.train.report_to:
-        if importlib.util.find_spec(name) is None:
-            raise InputError(f"{where}: train.report_to: pip install {name}, which is not there")
-
-
 def flat(recipe: Recipe) -> dict[str, Any]:
     """Dotted key -> value, in the order of the recipe; `versions` left out."""
 
@@ -353,7 +354,8 @@ def flat(recipe: Recipe) -> dict[str, Any]:
             return {key: value}
         return {k: v for name in value for k, v in walk(value[name], f"{key}.{name}").items()}
 
-    return {k[1:]: v for k, v in walk(recipe.model_dump(exclude={"versions"}), "").items()}
+    data = recipe.model_dump(mode="json", exclude={"versions"})
+    return {key[1:]: value for key, value in walk(data, "").items()}
 
 
 # Keys that change no sample: memory, threads, logging, saving, measuring on the way.

@@ -11,8 +11,8 @@ from typing import Any
 from mxa_lite.errors import InputError, read_text
 from mxa_lite.policy.request import Completion, Request
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.rollout.chosen import sandbox_for
 from mxa_lite.rollout.sampler import Sampler
-from mxa_lite.sandbox.box import Limits, Sandbox
 from mxa_lite.tree import Call, Question
 
 
@@ -74,9 +74,7 @@ def execute_canned(
 ) -> dict[str, Any]:
     """`execute` with the replies of a file, or with none; limits are the recipe's."""
     engine: Any = Canned(read_replies(replies) if replies else {})
-    box = recipe.sandbox
-    limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
-    with Sandbox(limits, box.require) as sandbox:
+    with sandbox_for(recipe) as sandbox:
         return execute(Sampler(engine, sandbox, Ungraded(), recipe), source, question, kind)
 
 

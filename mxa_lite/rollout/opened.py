@@ -14,8 +14,9 @@ from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
 from mxa_lite.policy.policy import Policy
 from mxa_lite.recipe.keys import Recipe
-from mxa_lite.rollout.sampler import Sampler, choose_prompts
-from mxa_lite.sandbox.box import Limits, Sandbox
+from mxa_lite.rollout.chosen import choose_prompts, limits_of, sandbox_for
+from mxa_lite.rollout.own_ideas import prompts_of
+from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.tasks.grade import Grader
 
 LIBRARIES = ("transformers", "trl", "peft", "bitsandbytes", "accelerate")
@@ -26,12 +27,17 @@ THREADS = torch.get_num_threads()  # before anybody sets them
 @contextlib.contextmanager
 def sampler_for(recipe: Recipe, policy: Policy) -> Iterator[Sampler]:
     """A sampler with its sandbox and grader started, as the recipe says."""
-    box = recipe.sandbox
-    limits = Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
     engine = Engine(policy, recipe.model.max_length, recipe.generation_tokens)
+    scores = [part.score for part in (recipe.task, *recipe.task.mix) if part.score]
     with (
-        Sandbox(limits, box.require) as sandbox,
-        Grader(box.require, ratio=recipe.credit.pass_ratio, limits=limits) as grader,
+        prompts_of(recipe),
+        sandbox_for(recipe) as sandbox,
+        Grader(
+            recipe.sandbox.require,
+            ratio=recipe.credit.pass_ratio,
+            limits=limits_of(recipe),
+            scores=scores,
+        ) as grader,
     ):
         yield Sampler(engine, sandbox, grader, recipe)
 

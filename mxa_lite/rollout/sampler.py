@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from mxa_lite.mas import answers, prompts
 from mxa_lite.mas.check import check
 from mxa_lite.policy.request import Completion, Request, seed_of
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.rollout.chosen import choose_prompts
 from mxa_lite.sandbox.box import CallRequest, Ended, Job, Sandbox
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree, path_key
 
@@ -85,23 +86,13 @@ class Sampler:
         self.engine, self.sandbox, self.grader, self.recipe = engine, sandbox, grader, recipe
         self.clock = Clock()
 
-    def rollout(
-        self,
-        questions: Sequence[Question],
-        shape: Shape,
-        tag: int | str,
-        designs: Mapping[str, list[Design]] | None = None,
-    ) -> list[Tree]:
-        """One tree per question, graded but without credit; `tag` (the step) goes into all keys.
-
-        designs: M checked ones per question id, drawn before; else the designer writes them.
-        """
+    def rollout(self, questions: Sequence[Question], shape: Shape, tag: int | str) -> list[Tree]:
+        """One tree per question, graded but without credit; `tag` (the step) goes into all keys."""
         step = tag if isinstance(tag, int) else 0
         with self.clock("execute_sandbox"):
             self.sandbox.prepare(min(len(questions) * shape.designs * shape.executions, ALIVE))
-        if designs is None:
-            with self.clock("design"):
-                designs = self.design(questions, shape, tag)
+        with self.clock("design"):
+            designs = self.design(questions, shape, tag)
         trees = [Tree(q, designs[q.id], step) for q in questions]
         jobs = [
             self._running(tree.question, design, (tag, tree.question.id, m, n))
@@ -267,17 +258,6 @@ class Sampler:
         pairs = [(j.question, j.execution.answer or "") for j in graded]
         for job, verdict in zip(graded, self.grader.grade_many(pairs), strict=True):
             job.execution.correct = float(verdict.correct)
-
-
-def choose_prompts(recipe: Recipe) -> tuple[str, str]:
-    """("short" or "examples", reason): what the designer is shown."""
-    if recipe.prompts != "auto":
-        return recipe.prompts, "the recipe asks for it"
-    if recipe.model.name == "embedded":
-        return "short", "the embedded model knows the script language"
-    if recipe.cold_start.method != "none":
-        return "short", "the cold start teaches the script language"
-    return "examples", "no cold start teaches this model the script language"
 
 
 def call_of(request: Request, completion: Completion, agent: str) -> Call:

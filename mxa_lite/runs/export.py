@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mxa_lite.errors import InputError
 from mxa_lite.policy.load import folder_of
-from mxa_lite.recipe.keys import Recipe, is_path
+from mxa_lite.recipe.checks import is_path
+from mxa_lite.recipe.keys import Recipe
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.runs.ask import checkpoint_of
 

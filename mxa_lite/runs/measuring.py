@@ -98,7 +98,9 @@ class Measuring:
         }
         policy = self.sampler.engine.policy
         temperature, samples = self.recipe.rollout.temperature, self.recipe.eval.samples
-        only = self.recipe.schedule.mode.removesuffix("_only")  # the one role that learns, if any
+        only = str(self.recipe.schedule.mode).removesuffix(
+            "_only"
+        )  # the one role that learns, if any
         for designer, executor in (("trained", "cold"), ("cold", "trained")):
             cell, learned = f"{designer}_{executor}", {"designer": designer, "executor": executor}
             if only in learned:

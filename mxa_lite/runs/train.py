@@ -20,7 +20,8 @@ from mxa_lite.learn import bootstrap, distributed, warmstart
 from mxa_lite.learn.step import Step, take
 from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.recipe import file as recipe_file
-from mxa_lite.recipe.keys import Recipe
+from mxa_lite.recipe import own
+from mxa_lite.recipe.keys import Recipe, own_choices
 from mxa_lite.recipe.versions import versions
 from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.rollout.sampler import Sampler
@@ -181,6 +182,8 @@ def run(
             if not resume:
                 folder.clear()
             folder.create(recipe_file.dump(recipe, versions()))
+            for file in own.files(own_choices(recipe)).values():
+                folder.write(f"{own.FOLDER}/{file.file}", file.text)
             folder.write_json("questions.json", marks)
         distributed.wait()
         this.say(f"sandbox level {sampler.sandbox.level}")

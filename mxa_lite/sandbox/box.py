@@ -42,8 +42,8 @@ class Sandbox:
 
     level: the strongest of `confine.LEVELS` this machine gave. alive: scripts at once, fewer where
     file handles are scarce; more wait in a queue. at_most: the highest level to try. nodes: text of
-    a file of further node classes, which every script has too; `node_names` are their names. Raises
-    SandboxError below `require`.
+    a file of further node classes, which every script has too; `node_names` are their names.
+    prompts: that of a file of own prompts. Raises SandboxError below `require`.
     """
 
     def __init__(
@@ -54,9 +54,10 @@ class Sandbox:
         alive: int = 512,
         at_most: str = LEVELS[-1],
         nodes: str = "",
+        prompts: str = "",
     ) -> None:
         self.limits = limits
-        self._nodes = nodes
+        self._own = {"nodes": nodes, "prompts": prompts}
         self.node_names = node_names(nodes)
         handles = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/dev/fd"))
         self._alive = max(1, min(alive, (handles - _SPARE) // 2))
@@ -89,7 +90,7 @@ class Sandbox:
 
     def start(self, job: Job) -> int:
         """Queues a script; returns its number. Numbers grow, with programs between."""
-        spec = {**asdict(job), "nodes": self._nodes, "program": False}
+        spec = {**asdict(job), **self._own, "program": False}
         if not self._ready:
             return self._enqueue(spec, self.limits)
         run = self._ready.popleft()

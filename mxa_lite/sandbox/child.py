@@ -37,7 +37,8 @@ from mxa_lite.tree import path_key
 CHANNEL = 3  # the file descriptor of the wire
 TASKS = 4  # the file descriptor of this process's threads in /proc
 MAX_LINE = 1 << 20  # bytes; the parent ends a script that sends a longer one
-_FILES = ("script.py", "program.py", "nodes.py")  # names of the source in tracebacks
+_OWN = {"nodes.py": "rollout.nodes", "prompts.py": "prompts"}  # and the keys that name them
+_FILES = ("script.py", "program.py", *_OWN)  # names of the source in tracebacks
 PACKAGES = "packages"  # the folder beside those of scripts that programs may import from
 OUT_OF_MEMORY = 77  # exit status when not even the end could be reported
 
@@ -273,7 +274,7 @@ def _complain(crash: BaseException) -> str:
         file, line = crash.filename, crash.lineno
     else:
         file, line = (trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace else ("", 0)
-    return f"rollout.nodes line {line}: {last}" if file == "nodes.py" else last
+    return f"{_OWN[file]} line {line}: {last}" if file in _OWN else last
 
 
 def main(folder: str) -> None:
@@ -292,8 +293,8 @@ def main(folder: str) -> None:
         else:
             from mxa_lite.mas import script as mas
 
-            arguments = job["question"], job["kind"], client, job["seed"], job["nodes"]
-            mas.run_script(job["source"], *arguments)
+            arguments = job["question"], job["kind"], client, job["seed"]
+            mas.run_script(job["source"], *arguments, job["nodes"], job["prompts"])
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
         error = f"SystemExit: {leaving.code}" if status else None

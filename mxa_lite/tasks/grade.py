@@ -7,7 +7,7 @@ Math answers are compared as exact values (`grading`), programs by their unit te
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mxa_lite.grading.compare import compare, final
 from mxa_lite.grading.read import number
 from mxa_lite.grading.worker import Worker
 from mxa_lite.mas import answers
+from mxa_lite.recipe import own
 from mxa_lite.sandbox.box import Limits, Sandbox
 from mxa_lite.tasks import grade_code
 from mxa_lite.tasks.rows import Row, read
@@ -38,7 +39,8 @@ class Grader:
     """Grades answers; starts its worker and its sandbox when one is first needed.
 
     sandbox_require: the least sandbox level. ratio: pay the share of passed tests instead of all
-    or nothing. seconds: limit of one comparison. limits: of one program under test.
+    or nothing. seconds: limit of one comparison. limits: of one program under test. scores: the
+    own functions that questions name in `meta["score"]`; they grade in this process.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class Grader:
         ratio: bool = False,
         seconds: float = 5.0,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        scores: Iterable[own.Own] = (),
     ) -> None:
+        self._scores = {str(score): score for score in scores}
         self._require, self._limits, self._ratio = sandbox_require, limits, ratio
         self._worker = Worker("mxa_lite.grading.expressions:holds", seconds)
         self._scorer = Worker("reasoning_gym,mxa_lite.tasks.gym:score", seconds)
@@ -75,16 +79,17 @@ class Grader:
 
     def grade_many(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
         """Verdicts in order; the programs of all code answers run side by side."""
-        code = [pair for pair in pairs if pair[0].kind == "code" and pair[1].strip()]
-        graded = iter(self._code(code))
-        return [
-            Verdict(0.0, "empty answer")
-            if not answer.strip()
-            else next(graded)
-            if question.kind == "code"
-            else self._math(question, answer)
-            for question, answer in pairs
-        ]
+        verdicts = [self._without_program(*pair) for pair in pairs]
+        graded = iter(self._code([p for p, v in zip(pairs, verdicts, strict=True) if v is None]))
+        return [next(graded) if verdict is None else verdict for verdict in verdicts]
+
+    def _without_program(self, question: Question, answer: str) -> Verdict | None:
+        """The verdict on one answer; None for a program, which is run beside others."""
+        if not answer.strip():
+            return Verdict(0.0, "empty answer")
+        if score := self._scores.get(question.meta.get("score", "")):
+            return Verdict(own.number(score, score(question, answer), most=1.0), f"by {score}")
+        return None if question.kind == "code" else self._math(question, answer)
 
     def _math(self, question: Question, answer: str) -> Verdict:
         gold, place = question.gold, question.meta.get("gym")

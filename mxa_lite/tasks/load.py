@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mxa_lite.errors import InputError
-from mxa_lite.recipe.keys import GENERATED, GYM, check_name
+from mxa_lite.recipe import own
+from mxa_lite.recipe.checks import check_name
+from mxa_lite.recipe.keys import GENERATED, GYM
 from mxa_lite.tasks import arithmetic, gym, sources, stories, sums
 from mxa_lite.tasks.rows import SUFFIXES, Row, Rows, collect, read
 from mxa_lite.tree import Question
@@ -49,7 +51,7 @@ def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
     no training questions. Raises InputError: one sentence naming the file, the task or the key.
     """
     parts = list(task.mix) or [task]
-    found = [_load(part, task, seed, training and part.weight > 0) for part in parts]
+    found = [_scored(part, task, seed, training and part.weight > 0) for part in parts]
     seen = {question.id: question for one in found for question in one.test}
     whole = TaskSet([], list(seen.values()), [note for one in found for note in one.notes])
     for part, one in zip(parts, found, strict=True):
@@ -61,7 +63,7 @@ def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
         whole.train += fresh
         whole.weights += [part.weight / max(1, len(fresh))] * len(fresh)
     if training and not whole.train:
-        name = task.name or task.train or "mix"
+        name = str(task.name or task.train or "mix")
         why = f" ({'; '.join(whole.notes)})" if whole.notes else ""
         raise InputError(f"task {name!r} has no training questions{why}; give task.train")
     total = sum(whole.weights)
@@ -69,10 +71,21 @@ def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
     return whole
 
 
+def _scored(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet:
+    """One part, whose questions say which own function grades them."""
+    data = _load(task, above, seed, training)
+    if task.score is not None:
+        for question in (*data.train, *data.test):
+            question.meta["score"] = str(task.score)
+    return data
+
+
 def _load(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet:
     """One part; `above` is the mix it stands in, or itself."""
-    name, train, test = task.name or "", task.train, task.test
-    limit = task.limit or above.limit
+    train, test, limit = task.train, task.test, task.limit or above.limit
+    if isinstance(task.name, own.Own):
+        return _own(task, task.name, seed, limit, training)
+    name = task.name or ""
     if name in GENERATED or name.startswith(GYM):
         return _generated(name, seed, limit, training)
     if name.lower().endswith(SUFFIXES):
@@ -121,6 +134,23 @@ def _questions(
     questions, bad = collect(rows, lambda row: replace(convert(row), task=label), place, most)
     notes += bad
     return questions
+
+
+def _own(
+    task: TaskSpec, function: own.Own, seed: int, limit: int | None, training: bool
+) -> TaskSet:
+    """Questions that a function of the user's makes up or reads."""
+    data = TaskSet([], [])
+    for split, start, size in (("train", seed, TRAIN_SIZE), ("test", _TEST_SEED, TEST_SIZE)):
+        if split == "train" and not training:
+            continue
+        rows = enumerate(own.rows(function, split, start, min(limit or size, size)), 1)
+        convert = sources.free if task.score else partial(sources.generic, columns={})
+        questions, notes = collect(rows, convert, f"{function}, {split}")
+        data.notes += notes
+        named = [replace(question, task=str(function)) for question in questions]
+        setattr(data, split, named)
+    return data
 
 
 def _made_up(name: str, place: str, seed: int) -> Iterator[Row]:
