@@ -67,7 +67,7 @@ def test_a_step_whose_numbers_are_none_is_named_and_nothing_of_it_is_kept(
             return step
 
         monkeypatch.setattr(this, "take", broken)
-        with pytest.raises(RunError, match=r"step 1 .* no longer a number; .* learning_rate"):
+        with pytest.raises(RunError, match=r"step 1 .* no longer a number; .*learning_rate"):
             this.train()
     assert not folder.read_metrics() and not any(folder.checkpoints.glob("step-*"))
 

@@ -16,6 +16,9 @@ from mxa_lite.sandbox.confine import LEVELS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    page.name: page.read_text(encoding="utf-8") for page in (ROOT / "recipes/docs").glob("*.md")
+}
 COMMANDS = sorted(set(re.findall(r"mxa-lite ([a-z]+)", README)))
 
 
@@ -35,8 +38,10 @@ def test_a_recipe_the_readme_names_loads(name: str) -> None:
         recipe_file.load(name)
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`(test_\w+\.py)`", README))))
-def test_a_test_the_readme_names_exists(path: str) -> None:
+@pytest.mark.parametrize(
+    "path", sorted(set(re.findall(r"`(test_\w+\.py)`", "".join(PAGES.values()))))
+)
+def test_a_test_the_pages_name_exists(path: str) -> None:
     assert (ROOT / "tests" / path).is_file()
 
 
@@ -56,4 +61,13 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 def test_the_sandbox_table_is_what_the_sandbox_says() -> None:
     for text, first in COVERS:
         cells = ["yes" if LEVELS.index(x) >= LEVELS.index(first) else "no" for x in LEVELS]
-        assert f"| {text} | {' | '.join(cells)} |" in README
+        assert f"| {text} | {' | '.join(cells)} |" in PAGES["sandbox.md"]
+
+
+def test_every_page_and_file_that_is_linked_exists() -> None:
+    for folder, text in [
+        (ROOT, README),
+        *((ROOT / "recipes/docs", page) for page in PAGES.values()),
+    ]:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert (folder / link).exists(), link

@@ -218,7 +218,7 @@ def test_a_mix_draws_by_weight_and_keeps_test_questions_of_one_out_of_the_others
 def test_a_limit_bounds_both_sides_and_comes_down_from_the_mix(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", questions(40))
     assert len(tasks.load(TaskSpec(train=path, limit=3), 0).train) == 3
-    assert len(tasks.load(TaskSpec(mix=[TaskSpec(train=path)], limit=2), 0).test) == 2
+    assert len(tasks.load(TaskSpec(mix=[TaskSpec(train=path)], limit=2), 0).test) <= 2
 
 
 def test_a_task_without_training_questions_says_so(tmp_path: Path) -> None:
