@@ -22,7 +22,7 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from mxa_lite.errors import RunError
+from mxa_lite.errors import InputError, RunError
 from mxa_lite.learn import distributed
 from mxa_lite.learn.batching import (
     MicroBatch,
@@ -122,6 +122,8 @@ class RoleTrainer(GRPOTrainer):
         self.recipe, self.policy, self.folder, self.take = recipe, policy, folder, take
         self.step = Step.of(0, [], ())
         self.tokens = recipe.train.tokens_per_micro_batch
+        if recipe.train.updates > 1 and not PLAIN_LOGITS:
+            raise InputError("train.updates: more than 1 needs model.loader=plain")
         with exact_adapters(policy.model):
             super().__init__(
                 model=policy.model,
@@ -227,6 +229,10 @@ class RoleTrainer(GRPOTrainer):
         its result is multiplied with.
         """
         self._inputs = inputs
+        if not PLAIN_LOGITS:
+            # Unsloth wants them in the layout of its own, packed rows. Without them it takes the
+            # log-probs of now: a ratio of 1, right as long as a step has one update.
+            inputs = {key: inputs[key] for key in inputs if key != "old_per_token_logps"}
         if self.loss_type not in BY_TOKENS:
             scale = self._micro.scale * distributed.SIZE  # gradients of processes are averaged
             inputs = inputs | {"advantages": inputs["advantages"] * scale}
