@@ -10,7 +10,7 @@ import pytest
 from mxa_lite.machine import doctor
 from mxa_lite.policy import GET_UNSLOTH
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parent.parent / "recipes/docs/gpu.md").read_text(encoding="utf-8")
 COMPLETE = {"torch": "2.13.0", "unsloth": "2026.10.9"}
 
 

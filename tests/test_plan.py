@@ -18,7 +18,7 @@ from mxa_lite.machine.plan import (
 )
 from mxa_lite.recipe.file import SHIPPED, load
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parent.parent / "recipes/docs/gpu.md").read_text(encoding="utf-8")
 FOR_A_GPU = ("gsm8k", "paper-math", "paper-code", "paper-mixed")
 
 

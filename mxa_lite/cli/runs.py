@@ -39,7 +39,8 @@ def eval_(run: Path, beside: Path | None, sets: tuple[str, ...], as_json: bool) 
         for mode, m in result.get(group, {}).items():
             numbers = interval(m["accuracy"], m["low"], m["high"])
             cost = f"{m['calls']:.1f} calls, {m['tokens']:.0f} tokens"
-            cost += f", {result['seconds'][group][mode]:.2f} s"
+            seconds = result["seconds"][group].get(mode)  # one chosen among others has none
+            cost += f", {seconds:.2f} s" if seconds is not None else ""
             click.echo(f"{group:5s} {mode:18s} {numbers}  pass@k {m['pass_at_k']:.3f}  {cost}")
     first = next(iter(result["final"]))
     for d in [d for d in result["differences"] if d["a"] == first]:
