@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from mxa_lite.mas.answers import (
+from mxa_lite.texts.answers import (
     deliverable,
     delivery,
     extract,

@@ -8,7 +8,6 @@ import pytest
 from mxa_lite.errors import InputError, RunError
 from mxa_lite.learn import bootstrap, warmstart
 from mxa_lite.learn.bootstrap import Bootstrap, Sample, chosen
-from mxa_lite.mas import prompts
 from mxa_lite.mas.check import check
 from mxa_lite.policy.generate import Engine as RealEngine
 from mxa_lite.policy.generate import EngineStats
@@ -21,6 +20,7 @@ from mxa_lite.runfolder import RunFolder
 from mxa_lite.sandbox.box import Limits, Sandbox
 from mxa_lite.tasks import load as tasks
 from mxa_lite.tasks.grade import Verdict
+from mxa_lite.texts import prompts
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question
 
 FORMAL = "<delivery>\\boxed{1}</delivery>\n<solution>\nprint(1)\n</solution>"

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mxa_lite import embedded
 from mxa_lite.embedded import corpus, pretrain
-from mxa_lite.mas import answers, prompts
 from mxa_lite.mas.check import check
 from mxa_lite.tasks import arithmetic
+from mxa_lite.texts import answers, prompts
 
 CHATS = list(itertools.islice(corpus.chats(1), 3000))
 DESIGNS = [chat for chat in CHATS if chat[0]["content"] == prompts.DESIGNER_SYSTEM]

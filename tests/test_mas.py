@@ -9,10 +9,10 @@ import threading
 import pytest
 from fake_client import QUESTION, run
 
-from mxa_lite.mas import prompts
 from mxa_lite.mas import script as mas
 from mxa_lite.mas.core import BudgetError
 from mxa_lite.mas.nodes import says_correct
+from mxa_lite.texts import prompts
 
 AGENT = 'a = Agent("solver", "Work step by step.")\n'
 TWO = AGENT + 'b = Agent("other", "Be quick.")\n'

@@ -6,8 +6,8 @@
 import pytest
 from fake_client import QUESTION, FakeClient, run
 
-from mxa_lite.mas import prompts
 from mxa_lite.mas import script as mas
+from mxa_lite.texts import prompts
 
 PAPER = "from workflow import Workflow, AgentNode, EnsembleNode, DebateNode, ReflectionNode\n"
 NODES = 'a = Agent("a", "p")\nb = Agent("b", "p")\n'

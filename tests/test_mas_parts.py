@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from fake_client import run
 
-from mxa_lite.mas import prompts
 from mxa_lite.mas.parts import sentences
+from mxa_lite.texts import prompts
 
 AGENT = 'a = Agent("solver", "Work.")\n'
 LONG = "Tom has 3.5 pens. He buys 2! Then he sells 1. How many pens?"

@@ -6,7 +6,7 @@
 import pytest
 from fake_client import run
 
-from mxa_lite.mas import prompts
+from mxa_lite.texts import prompts
 
 AGENT = 'a = Agent("solver", "Work step by step.")\n'
 

@@ -14,7 +14,6 @@ from test_cli import mxa
 from mxa_lite.credit.advantage import assign
 from mxa_lite.credit.schedule import learning_roles
 from mxa_lite.errors import InputError
-from mxa_lite.mas import prompts
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe import own
 from mxa_lite.recipe.keys import Recipe, diff, own_choices
@@ -24,6 +23,7 @@ from mxa_lite.runs import compare
 from mxa_lite.runs.stored import stored_recipe
 from mxa_lite.tasks import load as tasks
 from mxa_lite.tasks.grade import Grader
+from mxa_lite.texts import prompts
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
 
 EXAMPLES = sorted((recipe_file.SHIPPED / "own").glob("*.py"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from conftest import small
 
-from mxa_lite.mas import prompts
-from mxa_lite.mas.answers import extract_script
 from mxa_lite.recipe.keys import TaskSpec
 from mxa_lite.rollout.chosen import choose_prompts
 from mxa_lite.tasks import arithmetic
 from mxa_lite.tasks import load as tasks
+from mxa_lite.texts import prompts
+from mxa_lite.texts.answers import extract_script
 
 
 @pytest.mark.parametrize("kind", ["math", "code"])

@@ -70,8 +70,9 @@ def test_chats_that_do_not_fit_at_once_give_the_same_steps() -> None:
 
 
 def test_the_chats_in_the_package_are_of_both_roles_and_hold_no_test_question() -> None:
-    from mxa_lite.mas import answers, check
+    from mxa_lite.mas import check
     from mxa_lite.tasks import arithmetic
+    from mxa_lite.texts import answers
 
     assert embedded.COLD_START.stat().st_size < 400_000
     chats = read_chats(embedded.COLD_START)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING
 
-from mxa_lite.mas import answers
 from mxa_lite.recipe import own
+from mxa_lite.texts import answers
 from mxa_lite.tree import Call, Execution, Outcome, Question
 
 if TYPE_CHECKING:  # pydantic stays out of the pure part

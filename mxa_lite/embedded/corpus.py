@@ -11,10 +11,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from mxa_lite.mas import prompts
-from mxa_lite.mas.answers import deliverable
 from mxa_lite.tasks import arithmetic, stories
 from mxa_lite.tasks.stories import Problem
+from mxa_lite.texts import prompts
+from mxa_lite.texts.answers import deliverable
 
 Chat = list[dict[str, str]]
 

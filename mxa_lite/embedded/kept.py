@@ -18,12 +18,12 @@ from typing import Any
 import click
 
 from mxa_lite.learn.bootstrap import Sample
-from mxa_lite.mas import answers
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.rollout.sampler import Sampler, Shape
 from mxa_lite.tasks import load as tasks
 from mxa_lite.tasks.stories import KINDS
+from mxa_lite.texts import answers
 from mxa_lite.tree import Question
 
 PART = 96  # questions rolled out at once

@@ -28,7 +28,7 @@ from mxa_lite.grading.read import (
     tidy,
     wordy,
 )
-from mxa_lite.mas import answers
+from mxa_lite.texts import answers
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import re
 from fractions import Fraction
 from math import isqrt
 
-from mxa_lite.mas import answers
+from mxa_lite.texts import answers
 
 _SIGNS = {
     "≤": r"leq|le|leqslant", "≥": r"geq|ge|geqslant", "≠": r"neq|ne", "±": "pm", "∓": "mp",

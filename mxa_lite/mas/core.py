@@ -18,7 +18,7 @@ from enum import Enum
 from functools import cached_property, partial
 from typing import Any, Protocol, dataclass_transform
 
-from mxa_lite.mas import answers, prompts
+from mxa_lite.texts import answers, prompts
 
 Data = dict[str, Any]
 

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mxa_lite.mas import answers, prompts
 from mxa_lite.mas.core import (
     Context,
     Data,
@@ -27,6 +26,7 @@ from mxa_lite.mas.core import (
     visit,
 )
 from mxa_lite.mas.tools import ToolRegistry, tool_results
+from mxa_lite.texts import answers, prompts
 
 _PLACE = re.compile(r"(?<!\w)\{(\w+)\}")  # not the braces of \boxed{answer}
 _SYNONYMS = {"response": "solution", "answer": "solution", "reflection": "critique"}

@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import re
 
-from mxa_lite.mas import prompts
 from mxa_lite.mas.core import Context, Message, WorkflowNode, gather, node_class, solutions, visit
+from mxa_lite.texts import prompts
 
 
 def sentences(text: str) -> list[str]:

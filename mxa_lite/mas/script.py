@@ -14,8 +14,6 @@ import sys
 import types
 from typing import Any
 
-from mxa_lite.mas import answers, own_prompts
-from mxa_lite.mas import prompts as kit_prompts
 from mxa_lite.mas.core import Client, Context, Message, MessageType, WorkflowNode, answer, runtime
 from mxa_lite.mas.flow import (
     AgentGraph,
@@ -34,6 +32,8 @@ from mxa_lite.mas.nodes import (
 )
 from mxa_lite.mas.parts import MapNode, PipelineNode, sentences
 from mxa_lite.mas.tools import MathEnvironment, ToolRegistry, python_tool
+from mxa_lite.texts import answers, own_prompts
+from mxa_lite.texts import prompts as kit_prompts
 
 question = ""  # set for each run
 Agent, Ensemble, Debate = AgentNode, EnsembleNode, DebateNode

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from mxa_lite.mas import answers, prompts
 from mxa_lite.mas.core import Data, describe, runtime
+from mxa_lite.texts import answers, prompts
 
 CODE_TOOLS = ("python", "execute_code")
 _PROGRAM = ("code", "python_code", "source", "source_code", "program", "script", "snippet")

@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from mxa_lite.errors import InputError
-from mxa_lite.mas import own_prompts
 from mxa_lite.recipe import own
 from mxa_lite.recipe.keys import Recipe, own_choices
 from mxa_lite.rollout.canned import Canned, Ungraded, execute
 from mxa_lite.rollout.chosen import sandbox_for
 from mxa_lite.rollout.sampler import Sampler
+from mxa_lite.texts import own_prompts
 from mxa_lite.tree import Call, Execution, Outcome, Question
 
 REPLY = "<delivery>\\boxed{2}</delivery>"

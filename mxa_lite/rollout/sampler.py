@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mxa_lite.mas import answers, prompts
 from mxa_lite.mas.check import check
 from mxa_lite.policy.request import Completion, Request, seed_of
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.rollout.chosen import choose_prompts
 from mxa_lite.sandbox.box import CallRequest, Ended, Job, Sandbox
+from mxa_lite.texts import answers, prompts
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree, path_key
 
 if TYPE_CHECKING:  # torch is loaded where a model is

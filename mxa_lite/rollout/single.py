@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mxa_lite.mas import answers, prompts
 from mxa_lite.policy.request import Request
 from mxa_lite.rollout.sampler import Sampler, Shape, call_of
+from mxa_lite.texts import answers, prompts
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
 
 

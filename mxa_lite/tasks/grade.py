@@ -16,11 +16,11 @@ from mxa_lite.errors import InputError
 from mxa_lite.grading.compare import compare, final
 from mxa_lite.grading.read import number
 from mxa_lite.grading.worker import Worker
-from mxa_lite.mas import answers
 from mxa_lite.recipe import own
 from mxa_lite.sandbox.box import Limits, Sandbox
 from mxa_lite.tasks import grade_code
 from mxa_lite.tasks.rows import Row, read
+from mxa_lite.texts import answers
 from mxa_lite.tree import Question
 
 _OUTPUT_KB = 16 << 10  # of a program under test

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
-from mxa_lite.mas import prompts
+from mxa_lite.texts import prompts
 
 Prompt = Callable[..., Any]
 KIT: dict[str, Prompt] = {

@@ -1,0 +1,1 @@
+"""What models are shown and how their replies are read. Standard library only."""
