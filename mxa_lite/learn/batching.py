@@ -174,16 +174,6 @@ def role_totals(found: Sequence[Trajectory]) -> Totals:
     }
 
 
-def summed(parts: Iterable[Totals]) -> Totals:
-    """The totals of several processes, added up."""
-    found: Totals = {}
-    for part in parts:
-        for role, (tokens, rows) in part.items():
-            before = found.get(role, (0.0, 0.0))
-            found[role] = (before[0] + tokens, before[1] + rows)
-    return found
-
-
 def levelled(batches: Sequence[MicroBatch], rows: dict[str, list[int]]) -> list[MicroBatch]:
     """Micro-batches of exactly `rows` rows each, role after role, since processes go in step."""
     found = []

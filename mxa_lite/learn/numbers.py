@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
-Sums = dict[str, tuple[float, int]]  # role -> (sum over its tokens, tokens)
+Sums = dict[str, tuple[float, float]]  # role -> (sum over its tokens, tokens)
 
 
 class UpdateNumbers(TypedDict):
@@ -65,7 +65,7 @@ def summed_by_role(sums: Iterable[Sums]) -> Sums:
     total: Sums = {}
     for part in sums:
         for role, (value, count) in part.items():
-            before = total.get(role, (0.0, 0))
+            before = total.get(role, (0.0, 0.0))
             total[role] = (before[0] + value, before[1] + count)
     return dict(sorted(total.items()))
 

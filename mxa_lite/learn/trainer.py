@@ -30,10 +30,9 @@ from mxa_lite.learn.batching import (
     levelled,
     micro_batches,
     role_totals,
-    summed,
 )
 from mxa_lite.learn.logprobs import token_logps
-from mxa_lite.learn.numbers import UpdateNumbers, finite, unmeasured
+from mxa_lite.learn.numbers import UpdateNumbers, finite, summed_by_role, unmeasured
 from mxa_lite.learn.step import Step
 from mxa_lite.policy.load import autocast
 from mxa_lite.policy.policy import Policy, exact_adapters, out_of_memory
@@ -183,7 +182,7 @@ class RoleTrainer(GRPOTrainer):
 
     def _micro_batches(self, learned: list[Trajectory]) -> list[MicroBatch]:
         """This process's micro-batches; every process has as many of a role as the others."""
-        totals = summed(distributed.gathered(role_totals(learned)))
+        totals = summed_by_role(distributed.gathered(role_totals(learned)))
         batches = micro_batches(learned, self.tokens, totals)
         if not batches and totals and self.accelerator.scaler is not None:
             # float16: the scaler of gradients wants to see one, be it zero
