@@ -15,7 +15,7 @@ from test_generate import asks
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from mxa_lite import embedded
-from mxa_lite.errors import InputError
+from mxa_lite.errors import InputError, RunError
 from mxa_lite.learn.warmstart import rows
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
@@ -215,3 +215,14 @@ def test_a_copy_of_the_embedded_model_is_the_embedded_model(tmp_path: Path) -> N
     """Nothing of the above stands in the way of a model that has no fault."""
     shutil.copytree(embedded.FOLDER, tmp_path / "copy")
     assert said(loaded(tmp_path / "copy")) == said(load(small()))
+
+
+def test_logits_that_are_no_numbers_are_one_sentence(tmp_path: Path) -> None:
+    """Fault: an index beyond the vocabulary, in a traceback."""
+    folder = brought(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][0] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    policy = loaded(folder)
+    with pytest.raises(RunError, match="are no numbers"):
+        said(policy)

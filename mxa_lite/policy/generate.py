@@ -311,7 +311,10 @@ class Engine:
         self.stats.row_steps += total * fresh.shape[1]
         rows.ids = torch.cat([rows.ids, fresh], 1)
         rows.mask = torch.cat([rows.mask, torch.ones_like(fresh)], 1)
-        return fresh[:count].tolist(), torch.stack(draws.logps, 1).tolist()
+        logps = torch.stack(draws.logps, 1)
+        if bool(logps.isnan().any()):  # asked once a batch: at each token a GPU would wait for it
+            raise RunError("the model's logits are no numbers; try model.dtype=float32")
+        return fresh[:count].tolist(), logps.tolist()
 
 
 def beginning(prompts: list[tuple[int, ...]]) -> int:

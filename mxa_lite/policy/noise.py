@@ -70,7 +70,7 @@ class Draws(LogitsProcessor):
         logps = scaled.log_softmax(-1)
         sums = logps.exp().double().cumsum(-1)
         uniforms = self.uniforms[self.filled, self.position, None] * sums[:, -1:]
-        drawn = torch.searchsorted(sums, uniforms, right=True)
+        drawn = torch.searchsorted(sums, uniforms, right=True).clamp(max=sums.shape[-1] - 1)
         drawn = torch.where(greedy, scaled.argmax(-1, keepdim=True), drawn)
         self.logps.append(logps.gather(-1, drawn)[:, 0])
         self.position += 1
