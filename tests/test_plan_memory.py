@@ -62,7 +62,8 @@ def test_the_formula_is_within_a_fifth_of_live_tensor_bytes(
 
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
     ids = torch.randint(5, vocab, (rows, prompt + new))
-    head = SimpleNamespace(temperature=1.0, _measure=lambda *_: None)
+    micro = SimpleNamespace(packs=())
+    head = SimpleNamespace(temperature=1.0, _measure=lambda *_: None, _micro=micro)
 
     def update():
         logps, _, _ = RoleTrainer._get_per_token_logps_and_entropies(

@@ -281,7 +281,7 @@ def test_out_of_memory_with_a_single_trajectory_says_what_to_lower(
 
 def test_the_memory_of_an_update_does_not_grow_with_its_rollouts(tmp_path: Path) -> None:
     """Allocated tensor bytes at the peak, beyond what lay there: the same for 12 micro-batches of
-    four rows of 64 tokens and for 48 of them."""
+    four rows of 64 tokens, none begun alike, and for 48 of them."""
     recipe = small("train.steps=1", "train.tokens_per_micro_batch=256")
     policy, peaks, counts = load(recipe), [], []
     one = call(random.Random(0), "a", 1.0)
@@ -289,8 +289,11 @@ def test_the_memory_of_an_update_does_not_grow_with_its_rollouts(tmp_path: Path)
     for executions in (12, 48):
         (tree, *_) = trees(1)
         tree.designs[0].executions = [
-            Execution(Outcome.OK, calls=[replace(one, advantage=1.0) for _ in range(4)])
-            for _ in range(executions)
+            Execution(
+                Outcome.OK,
+                calls=[replace(one, prompt_ids=[4 * i + n] + [20] * 39) for n in range(4)],
+            )
+            for i in range(executions)
         ]
         tree.designs = tree.designs[:1]
         seen = Seen(lambda step, tree=tree: [tree], lambda step: ("executor",))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from mxa_lite.learn.prefixes import Packs, rectangles
 from mxa_lite.tree import Call, Tree
 
 SPAN = 16  # completions of like length, to this many tokens, are sorted by their prompts
@@ -29,7 +30,8 @@ class MicroBatch:
 
     items: loss tokens of the role in the whole step. scale: factor that makes a mean over these
     rows a part of the mean over the role's rows. rows: of the tensors; those beyond the calls are
-    filling, one prompt and one completion token of padding with advantage 0.
+    filling, one prompt and one completion token of padding with advantage 0. packs: of calls
+    whose shared prefixes are computed once (`learn.prefixes`); none: whole rows.
     """
 
     role: str
@@ -38,15 +40,20 @@ class MicroBatch:
     items: float
     scale: float
     rows: int
+    packs: Packs = ()
 
     @property
     def tokens(self) -> int:
-        """Real tokens, prompt and completion."""
+        """Tokens that are computed, prompt and completion, without the padding."""
+        if self.packs:
+            return sum(size for _, size in self.packs)
         return sum(len(c.prompt_ids) + len(c.completion_ids) for c in self.calls)
 
     @property
     def padded(self) -> int:
         """Tokens with the padding."""
+        if self.packs:
+            return len(self.packs) * max(size for _, size in self.packs)
         return self.rows * sum(_widths(self.calls))
 
     def tensors(self, pad: int, device: torch.device) -> dict[str, torch.Tensor]:
@@ -141,7 +148,7 @@ def padded_tokens(calls: Sequence[Call]) -> int:
 
 
 def micro_batches(
-    found: Sequence[Trajectory], tokens: int, totals: Totals | None = None
+    found: Sequence[Trajectory], tokens: int, totals: Totals | None = None, pack_tokens: int = 0
 ) -> list[MicroBatch]:
     """Micro-batches of a step, role after role. totals: of all processes, where there are more.
 
@@ -157,9 +164,15 @@ def micro_batches(
             if (t.role, t.call.temperature) == (role, temperature) and t.call.advantage != 0
         ]
         items, rows = totals[role]
-        for some in pack(calls, tokens):
-            made = MicroBatch(role, temperature, some, items, len(some) / rows, len(some))
-            batches.append(made)
+        if pack_tokens:
+            read = [[*c.prompt_ids, *c.completion_ids[:-1]] for c in calls]
+            grouped = rectangles(read, tokens, min(tokens, pack_tokens))
+            chosen = [([calls[i] for i in indices], packs) for indices, packs in grouped]
+        else:
+            chosen = [(some, []) for some in pack(calls, tokens)]
+        for some, packs in chosen:
+            n = len(some)
+            batches.append(MicroBatch(role, temperature, some, items, n / rows, n, packs))
     return batches
 
 

@@ -14,54 +14,114 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from mxa_lite.learn.prefixes import Packs, forest
+
 PIECE = 1 << 25  # logits computed at once; 128 MiB in float32
 # What some families do to the logits after the head; theirs are taken whole.
+WINDOWS = ("sliding_window", "window_size")
+PACK = 2  # tokens of a pack per width of the model: its attention costs a third of the rest
 AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
 def token_logps(
-    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, kept: int, temperature: float
+    model: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    kept: int,
+    temperature: float,
+    packs: Packs = (),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probs, with gradient, and entropies, without: (rows, kept) each, of the last `kept`
-    tokens of `input_ids` (rows, T), at a temperature."""
+    tokens of `input_ids` (rows, T), at a temperature.
+
+    packs: of rows whose shared prefixes are computed once (`learn.prefixes`); none: whole rows.
+    """
     base = getattr(model, "module", model).get_base_model()
     head = base.get_output_embeddings()
-    rows, vocabulary = len(input_ids), head.weight.shape[0]
+    if packs:
+        tree = forest(input_ids, attention_mask, kept, packs)
+        mask = tree.mask()
+        if base.config._attn_implementation == "eager":  # which adds its mask to the scores
+            mask = torch.where(mask, 0.0, torch.finfo(base.dtype).min).to(base.dtype)
+        inputs = {"input_ids": tree.ids, "attention_mask": mask, "position_ids": tree.depth}
+        states, targets, places = tree.states, tree.targets, tree.places
+    else:
+        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        inputs["position_ids"] = positions
+        indices = torch.arange(input_ids.numel(), device=input_ids.device).view_as(input_ids)
+        states, targets = indices[:, -kept - 1 : -1].flatten(), input_ids[:, -kept:].flatten()
+        places = torch.arange(len(targets), device=input_ids.device).view(-1, kept)
+
+    vocabulary = head.weight.shape[0]
     step = max(1, PIECE // vocabulary)
-    whole = rows * kept <= step or any(getattr(base.config, name, None) for name in AFTER_HEAD)
-
-    def forward() -> torch.Tensor:
-        out = model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0),
-            logits_to_keep=kept + 1,
-            use_cache=False,
-        )
-        return out.logits[:, :-1]
-
-    targets = input_ids[:, -kept:]
+    whole = len(targets) <= step or any(getattr(base.config, name, None) for name in AFTER_HEAD)
+    with _head_on(head, states, whole):
+        out = model(**inputs, use_cache=False).logits[0]
     if whole:
-        return _scored(forward(), targets, temperature)
+        logps, entropies = _scored(out, targets, temperature)
+        return logps[places], entropies[places]
 
     def piece(hidden: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return _scored(head(hidden), ids, temperature)
 
-    with _without(head):
-        hidden = forward().flatten(0, 1)
     pieces = [
         checkpoint(piece, part, ids, use_reentrant=False)
-        for part, ids in zip(hidden.split(step), targets.flatten().split(step), strict=True)
+        for part, ids in zip(out.split(step), targets.split(step), strict=True)
     ]
-    logps, entropies = (torch.cat(parts).view(rows, kept) for parts in zip(*pieces, strict=True))
-    return logps, entropies
+    logps, entropies = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    return logps[places], entropies[places]
+
+
+def pack_tokens_of(model: Any, longest: int) -> tuple[int, str]:
+    """(tokens of a pack, reason): 0 where the model cannot compute rows up to `longest` as trees.
+
+    Tried out on two made-up rows, since a model may take the mask and not obey it: the log-probs
+    must be those of whole rows, and far from what the second's would be if it saw the first's.
+    """
+    config = model.get_base_model().config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    windows = [getattr(config, name, None) or longest for name in WINDOWS]
+    if kinds - {"sliding_attention"} or min(windows) < longest:
+        return 0, f"whole rows: {config.model_type} does not attend to all tokens before one"
+    if config._attn_implementation not in ("sdpa", "eager"):
+        return 0, f"whole rows: {config._attn_implementation} takes no mask of trees"
+    ids = torch.arange(1, 23, device=model.device)
+    start, first, second = ids.split((6, 8, 8))
+    rows = torch.stack([torch.cat([start, first]), torch.cat([start, second])])
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            results = [
+                token_logps(model, row, torch.ones_like(row), 8, 1.0, packs)[0]
+                for row, packs in ((rows, ()), (rows, [(2, 20)]), (ids[None], ()))
+            ]
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        return 0, f"whole rows: {config.model_type} takes no mask of trees ({error!r:.80})"
+    finally:
+        model.train(training)
+    plain, shared, seen = results
+    if not (shared - plain).abs().mean() < 0.1 * (seen - plain[1]).abs().mean():
+        return 0, f"whole rows: {config.model_type} gives trees other log-probs"
+    pack = PACK * config.hidden_size
+    return pack, f"prompts are computed once, in packs of {pack} tokens"
 
 
 @contextmanager
-def _without(head: torch.nn.Module) -> Iterator[None]:
-    """Meanwhile the model's logits are its hidden states, so that its own forward, and what wraps
-    it, runs as always."""
-    forward, head.forward = head.forward, lambda hidden: hidden
+def _head_on(head: torch.nn.Module, states: torch.Tensor, whole: bool) -> Iterator[None]:
+    """Meanwhile the model's logits are those of some tokens alone (1, n, vocabulary), or unless
+    `whole` their hidden states, so that its own forward, and what wraps it, runs as always.
+
+    states (n,): indices into all tokens.
+    """
+    forward = head.forward
+
+    def some(hidden: torch.Tensor) -> torch.Tensor:
+        kept = hidden.flatten(0, 1)[states][None]
+        return forward(kept) if whole else kept
+
+    head.forward = some
     try:
         yield
     finally:

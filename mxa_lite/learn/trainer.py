@@ -8,8 +8,6 @@ TRL's own counter counts optimizer updates: `train.updates` of them make one ste
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
@@ -17,85 +15,28 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors import SafetensorError
 from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations import TensorBoardCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
 from mxa_lite.errors import InputError, RunError
 from mxa_lite.learn import distributed
-from mxa_lite.learn.batching import (
-    MicroBatch,
-    Trajectory,
-    levelled,
-    micro_batches,
-    role_totals,
-)
-from mxa_lite.learn.logprobs import token_logps
+from mxa_lite.learn.batching import MicroBatch, Trajectory, levelled, micro_batches, role_totals
+from mxa_lite.learn.checkpoints import Checkpoints
+from mxa_lite.learn.config import config
+from mxa_lite.learn.logprobs import pack_tokens_of, token_logps
 from mxa_lite.learn.numbers import UpdateNumbers, finite, summed_by_role, unmeasured
 from mxa_lite.learn.step import Step
-from mxa_lite.policy.load import autocast
 from mxa_lite.policy.policy import Policy, exact_adapters, out_of_memory
 from mxa_lite.policy.request import seed_of
 from mxa_lite.recipe.keys import Recipe
-from mxa_lite.runfolder import checkpoint_name
 
 # Losses that TRL divides by `num_items_in_batch`; the others are means over a micro-batch's rows.
 BY_TOKENS = ("dapo", "cispo", "vespo")
-# Losses for which several micro-batches give the step of a single one.
-EXACT = ("dapo", "grpo", "dr_grpo")
 
 # TRL's own class computes log-probs by a GPU kernel with one fixed temperature. Unsloth's generated
 # class has a loss of its own and is left as it is.
 PLAIN_LOGITS = GRPOTrainer.__module__.startswith("trl.")
-
-
-def config(recipe: Recipe, folder: Path) -> GRPOConfig:
-    """Every field that matters is set, since Unsloth's config has other defaults."""
-    train = recipe.train
-    cpu = not torch.cuda.is_available()
-    return GRPOConfig(
-        output_dir=str(folder),
-        max_steps=train.steps * train.updates,
-        learning_rate=train.learning_rate.executor,
-        lr_scheduler_type=train.lr_scheduler,
-        warmup_steps=train.warmup_steps * train.updates,
-        weight_decay=train.weight_decay,
-        max_grad_norm=train.max_grad_norm,
-        optim=train.optim,
-        adam_beta1=0.9,
-        adam_beta2=0.999,
-        loss_type=train.loss_type,
-        epsilon=train.clip,
-        epsilon_high=train.clip,
-        beta=0.0,
-        temperature=recipe.rollout.temperature,
-        scale_rewards="group",
-        num_generations=2,
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=1,
-        steps_per_generation=1,
-        num_iterations=1,
-        max_completion_length=recipe.rollout.max_completion_tokens.executor,
-        mask_truncated_completions=False,
-        gradient_checkpointing=not cpu,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        use_cpu=cpu,
-        **autocast(recipe.model),
-        seed=recipe.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would log 0 in place of NaN
-        save_strategy="steps",
-        save_steps=train.save_every * train.updates,
-        report_to=train.report_to or "none",
-        run_name=folder.resolve().parent.name,
-        project="mxa-lite",
-        disable_tqdm=True,
-        ignore_data_skip=True,
-        ddp_find_unused_parameters=True,  # the other role's adapter
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-    )
 
 
 def _unused_reward(completions: list[Any], **_: Any) -> list[float]:
@@ -103,7 +44,7 @@ def _unused_reward(completions: list[Any], **_: Any) -> list[float]:
     return [0.0] * len(completions)
 
 
-class RoleTrainer(GRPOTrainer):
+class RoleTrainer(Checkpoints, GRPOTrainer):
     """GRPO over steps of trees.
 
     take(number) makes the step that is learned from next. callback: what happens after a step, by
@@ -121,6 +62,7 @@ class RoleTrainer(GRPOTrainer):
         self.recipe, self.policy, self.folder, self.take = recipe, policy, folder, take
         self.step = Step.of(0, [], ())
         self.tokens = recipe.train.tokens_per_micro_batch
+        self.pack_tokens, self.note = 0, "whole rows: the recipe or Unsloth's loss wants them"
         if recipe.train.updates > 1 and not PLAIN_LOGITS:
             raise InputError("train.updates: more than 1 needs model.loader=plain")
         with exact_adapters(policy.model):
@@ -132,6 +74,8 @@ class RoleTrainer(GRPOTrainer):
                 train_dataset=Dataset.from_dict({"prompt": [""] * 2 * distributed.SIZE}),
                 processing_class=policy.tokenizer,
             )
+        if recipe.train.prefix_sharing and PLAIN_LOGITS:
+            self.pack_tokens, self.note = pack_tokens_of(policy.model, recipe.model.max_length)
         self.remove_callback(PrinterCallback)
         if callback is not None:
             self.callback_handler.callbacks.insert(0, callback)
@@ -183,7 +127,7 @@ class RoleTrainer(GRPOTrainer):
     def _micro_batches(self, learned: list[Trajectory]) -> list[MicroBatch]:
         """This process's micro-batches; every process has as many of a role as the others."""
         totals = summed_by_role(distributed.gathered(role_totals(learned)))
-        batches = micro_batches(learned, self.tokens, totals)
+        batches = micro_batches(learned, self.tokens, totals, self.pack_tokens)
         if not batches and totals and self.accelerator.scaler is not None:
             # float16: the scaler of gradients wants to see one, be it zero
             return levelled(batches, {next(iter(totals)): [1]})
@@ -250,7 +194,12 @@ class RoleTrainer(GRPOTrainer):
         ) -> tuple[torch.Tensor, torch.Tensor, None]:
             """Log-probs and entropies (rows, T) at the batch's temperature."""
             logps, entropies = token_logps(
-                model, input_ids, attention_mask, logits_to_keep, self.temperature
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                self.temperature,
+                self._micro.packs,
             )
             self._measure(logps.detach(), entropies)
             return logps, entropies, None
@@ -300,54 +249,6 @@ class RoleTrainer(GRPOTrainer):
         """The learning rate of this update; that of a designer's own groups stands last."""
         groups = self.optimizer.param_groups
         return float(groups[-1 if role == "designer" else 0]["lr"])
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write under TRL's name, then rename: a folder called step-NNNNN is always complete."""
-        written = self.folder / f"checkpoint-{self.state.global_step}"
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, to each library
-            shutil.rmtree(written, ignore_errors=True)
-            raise RunError(
-                f"{self._target()} cannot be written ({str(error).splitlines()[0]}); earlier"
-                " checkpoints are whole: make room, then --resume"
-            ) from error
-        distributed.wait()
-        if self.args.should_save:
-            (self.folder / "README.md").unlink(missing_ok=True)  # TRL's model card, half filled in
-            target = self._target()
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(written, target)
-
-    def _target(self) -> Path:
-        return self.folder / checkpoint_name(self.state.global_step // self.recipe.train.updates)
-
-    def save_now(self) -> Path | None:
-        """Save the last finished step, if it is not saved yet. Returns its folder.
-
-        None when there is nothing to save: before the first step, or between the updates of one.
-        """
-        if self.state.global_step == 0 or self.optimizer is None:
-            return None
-        target = self._target()
-        if self.state.global_step % self.recipe.train.updates:
-            return target if target.is_dir() else None
-        if not (target / "trainer_state.json").exists():
-            self._save_checkpoint(self.model, None)
-        return target
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Rates are those of the steps there are now, where the stored ones may have ended at 0."""
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            by_group = zip(self.optimizer.param_groups, self.lr_scheduler.base_lrs, strict=True)
-            factors = self.lr_scheduler.lr_lambdas
-            for (group, base), factor in zip(by_group, factors, strict=True):
-                group["lr"] = base * factor(self.lr_scheduler.last_epoch)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self.policy.load(Path(resume_from_checkpoint))
 
 
 def counted(batches: list[MicroBatch], trajectories: int) -> UpdateNumbers:

@@ -219,6 +219,7 @@ class Train(Block):
     weight_decay: Real = 0.01
     max_grad_norm: Real = 1.0
     tokens_per_micro_batch: Positive = 8192
+    prefix_sharing: bool = True
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "sgd"] = "adamw_torch"
     save_every: Positive = 10
     report_to: Annotated[

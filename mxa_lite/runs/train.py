@@ -127,6 +127,7 @@ class Run:
             trainer = RoleTrainer(
                 self.recipe, self.policy, self.folder.checkpoints, self.take, after_step
             )
+            self.say(f"update: {trainer.note}")
             try:
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
                 if interrupts.asked:
