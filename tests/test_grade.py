@@ -160,7 +160,9 @@ def add(a, b):
             return int(text.rpartition("==")[2])
     return 0
 """
-MARK = '\'\\x1evalues ["3", "4", "4"]\''
+REPORT = "\x1evalues " + json.dumps(
+    {"setup": None, "results": [[[text, {}, ""]] for text in ("3", "5", "4")]}
+)
 CHEATS = {
     "wrong": (ADD, "def add(a, b): return a - b"),
     "one test right": (ADD, "def add(a, b): return 3"),
@@ -181,7 +183,7 @@ CHEATS = {
     "patches": (ADD, "import builtins, json\nbuiltins.AssertionError = None\njson.dumps = print\n"),
     "answers for the probe, wrongly": (
         ADD,
-        f"print({MARK.replace('4', '5')})\nraise SystemExit(0)",
+        f"print({REPORT!r})\nraise SystemExit(0)",
     ),
     "never ends": (ADD, "while True: pass"),
     "too large": (ADD, "def add(a, b): return 'x' * 10**9"),
@@ -275,16 +277,49 @@ def test_the_pass_ratio_is_an_option() -> None:
     with Grader(ratio=True) as partial:
         assert partial.grade(ADD, "def add(a, b): return 4").correct == pytest.approx(2 / 3)
         assert partial.grade(SUM, "print(9)").correct == 0.5
-        assert partial.grade(SUM, "print(9)").reason == "1 of 2 tests passed"
+        reason = "1 of 2 tests passed; not passed: it prints something else"
+        assert partial.grade(SUM, "print(9)").reason == reason
 
 
 def test_a_test_that_cannot_be_judged_is_left_out_and_counted(grader: Grader) -> None:
     tests = ["assert f(1) == 2", "g = lambda x: x\nassert f(g) == 1", "import no_such\nassert f(0)"]
     verdict = grader.grade(code(*tests), "def f(x): return x + 1")
     assert verdict.correct == 1
-    assert verdict.reason.startswith("1 of 1 tests passed; 2 left out")
+    left_out = (
+        "2 left out: NotPlain: function is no plain data,"
+        " ModuleNotFoundError: No module named 'no_such'"
+    )
+    assert verdict.reason == f"1 of 1 tests passed; {left_out}"
     assert grader.grade(code(*tests), "def f(x): return x").correct == 0
-    assert grader.grade(code(*tests[1:]), "def f(x): return x").reason == "no test could be run"
+    none = grader.grade(code(*tests[1:]), "def f(x): return x")
+    assert none.reason == f"no test could be run; {left_out}"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "reason"),
+    [
+        (code("assert f(1) == 2"), "def f(x): return x", "an assert does not hold"),
+        (code("assert f(1) == 2"), "def f(x): return {}[x]", "not passed: KeyError"),
+        (code("assert f(1) == 2"), "raise SystemExit", "the program ends before its tests do"),
+        (code("assert f(g) == 2", setup="g = make(1)"), "def f(x): return x",
+         "NameError: name 'make' is not defined"),
+        (code("assert f(1) == 2", setup="make(1)"), "def f(x): return x\ndef make(x): 1 / 0",
+         "; its setup failed: ZeroDivisionError: division by zero"),
+        (SUM, "print(undefined)", "crashed: NameError: name 'undefined' is not defined"),
+        (code("x = 1"), "x = 1", "it asks nothing of the program"),
+    ],
+)  # fmt: skip
+def test_a_verdict_says_why_a_test_is_not_passed(
+    grader: Grader, question: Question, answer: str, reason: str
+) -> None:
+    assert reason in grader.grade(question, answer).reason
+
+
+def test_a_program_that_reports_nonsense_of_itself_is_not_paid(grader: Grader) -> None:
+    for report in ("[]", '{"results": 3}', '{"results": [[1], [2], [3]]}', "[" * 9000):
+        text = "\x1evalues " + report
+        answer = f"print({text!r})\nimport os\nos._exit(0)"
+        assert grader.grade(ADD, answer).correct == 0
 
 
 def lines(path: Path, *rows: Any) -> Path:

@@ -329,7 +329,7 @@ def visit(node: WorkflowNode, context: Context, frame: Frame | None = None) -> M
         if message.failed:
             raise NodeError(message)
         record["output"] = answers.shorten(str(message))
-    except BaseException as error:
+    except BaseException as error:  # noted of whatever a node raises, and raised again
         record["error"] = describe(error)
         raise
     finally:

@@ -125,7 +125,8 @@ def _requested(registry: ToolRegistry, text: str) -> str:
         request = json.loads(text, strict=False)
         name = str(request["name"])
         arguments = dict(request.get("arguments", request.get("parameters", {})))
-    except Exception as error:  # the request is the model's, and may be any JSON or none
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # the model's request may be any JSON, or none
         return f"[{name}] error: {describe(error)}"
     return _result(registry, name, arguments)
 
@@ -135,7 +136,7 @@ def _result(registry: ToolRegistry, name: str, arguments: Data) -> str:
     which no script may start, the built-in tool runs it."""
     try:
         result = str(registry.call_tool(name, arguments))
-    except Exception as error:  # the tool is the script's
+    except Exception as error:  # the tool is the script's own and may raise anything
         result = f"error: {describe(error)}"
     program = registry.program_argument(name) if name in registry.tools else None
     if program in arguments and _REFUSED.search(result):

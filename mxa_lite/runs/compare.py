@@ -156,9 +156,8 @@ def train(runs: Sequence[Member], jobs: int, say: Callable[[str], None]) -> None
         try:
             for future in as_completed(futures):
                 future.result()
-        except BaseException:  # also Ctrl-C: nothing new is begun
+        finally:  # after a failure, and after Ctrl-C, nothing new is begun
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def pooled(values_SQ: list[list[float]], **options: Any) -> dict[str, float]:

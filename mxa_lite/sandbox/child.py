@@ -101,7 +101,7 @@ class Client:
                 self._registered.add(me)
             try:
                 results[index] = functions[index]()
-            except BaseException as error:  # handed to the caller, who decides
+            except BaseException as error:  # the script's own, for the caller to raise
                 results[index] = error
             finally:
                 with self._change:
@@ -300,7 +300,7 @@ def main(folder: str) -> None:
         error = f"SystemExit: {leaving.code}" if status else None
         if isinstance(leaving.code, str):
             print(leaving.code, file=sys.stderr)
-    except BaseException as crash:  # whatever a script raises is its outcome
+    except BaseException as crash:  # the script's code: whatever it raises is its outcome
         status = 1
         try:
             error = _complain(crash)

@@ -191,9 +191,9 @@ class Server:
                 self._confiner.enter(folder, limits, tasks)
                 os.closerange(5, 1024)
                 self._main(folder)
-            except BaseException:  # nothing may come back into the server's loop
+            except OSError:  # the kernel refused a step of the confinement
                 traceback.print_exc()
-            finally:
+            finally:  # nothing may come back into the server's loop
                 os._exit(1)
         self._children[pid] = _Child(job, folder, limits["disk_mb"], owner)
         self._send({"job": job, "pid": pid})

@@ -113,43 +113,44 @@ class Grader:
         return Verdict(self._seen[key], "equal" if self._seen[key] == 1 else "not shown equal")
 
     def _code(self, pairs: Sequence[tuple[Question, str]]) -> list[Verdict]:
-        passed: list[list[bool]] = [[] for _ in pairs]
+        verdicts = [Verdict(0.0, "")] * len(pairs)
         waiting = {
             i: grade_code.passes(question, answers.extract(answer, "code"), self._ratio)
             for i, (question, answer) in enumerate(pairs)
         }
         results: dict[int, Any] = {}
         while waiting:
-            asked: dict[int, grade_code.Programs] = {}
+            batches: dict[int, grade_code.Programs] = {}
             for i, grading in list(waiting.items()):
                 try:
-                    asked[i] = grading.send(results.get(i))
+                    batches[i] = grading.send(results.get(i))
                 except StopIteration as end:
-                    passed[i] = end.value
+                    verdicts[i] = self._share(end.value)
                     del waiting[i]
-                except (SyntaxError, ValueError, RecursionError):  # of a test, never of the answer
+                except (SyntaxError, ValueError, RecursionError) as error:  # of a test's own text
+                    verdicts[i] = Verdict(0.0, f"no test could be run: {error}")
                     del waiting[i]
-            if asked and self._sandbox is None:
+            if batches and self._sandbox is None:
                 limits = replace(self._limits, output_kb=_OUTPUT_KB)
                 self._sandbox = Sandbox(limits, self._require)
-            programs = [program for batch in asked.values() for program in batch]
+            programs = [program for batch in batches.values() for program in batch]
             ended = iter(self._sandbox.run_codes(programs) if self._sandbox else [])
-            results = {i: [next(ended) for _ in batch] for i, batch in asked.items()}
-        return [
-            self._share(tests, len(question.tests))
-            for tests, (question, _) in zip(passed, pairs, strict=True)
-        ]
+            results = {i: [next(ended) for _ in batch] for i, batch in batches.items()}
+        return verdicts
 
-    def _share(self, passed: list[bool], tests: int) -> Verdict:
-        if not passed:
-            return Verdict(0.0, "no test could be run")
-        share = sum(passed) / len(passed)
-        reason = f"{sum(passed)} of {len(passed)} tests passed"
-        if tests > len(passed):
-            reason += (
-                f"; {tests - len(passed)} left out: they hand over code, or import what is missing"
-            )
-        return Verdict(share if self._ratio else float(share == 1), reason)
+    def _share(self, checks: list[grade_code.Check]) -> Verdict:
+        """The verdict of all tests, and the reasons of those that were left out or not passed."""
+        judged = [bool(passed) for passed, _ in checks if passed is not None]
+        left_out = dict.fromkeys(failure for passed, failure in checks if passed is None)
+        failures = dict.fromkeys(failure for passed, failure in checks if passed is False)
+        reasons = [f"{sum(judged)} of {len(judged)} tests passed"]
+        if left_out:
+            reasons.append(f"{len(checks) - len(judged)} left out: {', '.join(left_out)}")
+        if not judged:
+            return Verdict(0.0, "; ".join(["no test could be run", *reasons[1:]]))
+        reasons += [f"not passed: {', '.join(failures)}"] if failures else []
+        share = sum(judged) / len(judged)
+        return Verdict(share if self._ratio else float(share == 1), "; ".join(reasons))
 
 
 def grade_file(path: str | Path, sandbox_require: str = "rlimits") -> list[bool]:

@@ -26,7 +26,9 @@ from mxa_lite.tasks.grade_sides import JUDGE, PROBE, SHARED
 from mxa_lite.tree import Outcome, Question
 
 Programs = list[tuple[str, str]]  # (source, stdin)
-Grading = Generator[Programs, Any, list[bool]]  # is sent list[CodeResult]; one bool per test
+# Of one test: whether it passed, None where it cannot be judged; and what was the matter.
+Check = tuple[bool | None, str]
+Grading = Generator[Programs, Any, list[Check]]  # is sent list[CodeResult]; one check per test
 
 _ROUNDS = 8  # operations that depend on what earlier ones gave need a round each
 _MARK = "\x1evalues "
@@ -144,33 +146,57 @@ def _asserts(question: Question, tests: list[str], answer: str) -> Grading:
     data = {"tests": sources, "names": sorted(names - caught), "caught": sorted(caught)}
     transcript: list[Any] = []
     results: list[Any] = []
-    left_out: set[int] = set()
+    checks: list[Check] = []
+    failed_setup = ""
     for turn in range(_ROUNDS):
-        verdict = yield from _run(JUDGE, **data, setup=f"{imports}\n{setup}", known=results)
-        if not verdict:
-            break
-        passed, wanted = verdict
+        judged = yield from _run(JUDGE, **data, setup=f"{imports}\n{setup}", known=results)
+        if not judged:
+            return [(False, "the tests end their own program")] * len(tests)
+        checks, operations = judged
         if turn == 0:  # nothing of the answer was known, so it has no say in this
-            left_out = {index for index, ok in enumerate(passed) if ok is None}
-        if len(left_out) == len(tests):
+            left_out = {index: failure for index, (ok, failure) in enumerate(checks) if ok is None}
+        if operations == transcript or len(left_out) == len(tests):
             break
-        if wanted == transcript:
-            # tests that never asked, or could not fail, show nothing
-            pairs = [
-                pair for i, pair in enumerate(zip(passed, tests, strict=True)) if i not in left_out
-            ]
-            return [bool(ok) and can_fail(test) for ok, test in pairs]
-        parts = {"before": imports, "answer": answer, "setup": setup, "uses": _USES}
-        values = yield from _run(PROBE, **parts, transcript=wanted)
-        try:
-            results = [
-                [[*operation, *value] for operation, value in zip(*both, strict=True)]
-                for both in zip(wanted, values, strict=True)
-            ]
-        except TypeError:  # the answer ended the probe, or wrote something else
+        sides = {"before": imports, "answer": answer, "setup": setup, "uses": _USES}
+        report = yield from _run(PROBE, **sides, transcript=operations)
+        if not _is_report(report, operations):
+            checks = [(False, "the program ends before its tests do")] * len(tests)
             break
-        transcript = wanted
-    return [False] * (len(tests) - len(left_out))
+        failed_setup = f"; its setup failed: {report['setup']}" if report["setup"] else ""
+        results = [
+            [[*operation, *value] for operation, value in zip(*both, strict=True)]
+            for both in zip(operations, report["results"], strict=True)
+        ]
+        transcript = operations
+    else:
+        checks = [(False, f"after {_ROUNDS} rounds it still asks for more")] * len(tests)
+    for index, (test, (passed, failure)) in enumerate(zip(tests, checks, strict=True)):
+        if passed and not can_fail(test):
+            checks[index] = False, "it could not fail"
+        elif not passed:
+            checks[index] = False, failure + failed_setup
+    return [(None, left_out[i]) if i in left_out else check for i, check in enumerate(checks)]
+
+
+def _is_report(report: Any, operations: list[Any]) -> bool:
+    """Whether this is what the probe says of the operations. The answer may have written it."""
+    if not isinstance(report, dict) or not isinstance(report.get("setup"), str | None):
+        return False
+    results = report.get("results")
+    if not isinstance(results, list) or len(results) != len(operations):
+        return False
+    return all(
+        isinstance(values, list) and len(values) == len(test) and all(map(_is_value, values))
+        for values, test in zip(results, operations, strict=True)
+    )
+
+
+def _is_value(value: Any) -> bool:
+    """[text or None, {name: text or None}, what was printed]."""
+    if not isinstance(value, list) or len(value) != 3 or not isinstance(value[1], dict):
+        return False
+    texts = (value[0], *value[1].values())
+    return all(isinstance(text, str | None) for text in texts) and isinstance(value[2], str)
 
 
 def _caught(handler: ast.ExceptHandler) -> set[str]:
@@ -205,26 +231,30 @@ def is_test(test: Any) -> bool:
     )
 
 
-def _printed(result: CodeResult, expected: str) -> bool:
+def _printed(result: CodeResult, expected: str) -> Check:
     """Same lines, whatever the spaces between words and at the ends."""
-    texts = result.stdout, expected
-    printed, wanted = ([line.split() for line in text.strip().splitlines()] for text in texts)
-    return _ended_well(result) and printed == wanted
+    if not _ended_well(result):
+        last = result.stderr.strip().splitlines()[-1:] or [f"exit code {result.exit_code}"]
+        return False, f"{result.outcome}: {last[0]}"
+    printed, right = (
+        [line.split() for line in text.strip().splitlines()] for text in (result.stdout, expected)
+    )
+    return printed == right, "" if printed == right else "it prints something else"
 
 
 def passes(question: Question, answer: str, all_tests: bool = False) -> Grading:
-    """One bool per test of the question; a driver runs the programs it yields.
+    """One check per test of the question; a driver runs the programs it yields.
 
     answer: the program. all_tests: go on after the first stdin test that fails (for a pass ratio).
-    Raises SyntaxError when an assert does not parse.
+    Raises SyntaxError or ValueError when an assert does not parse.
     """
     asserts = [test for test in question.tests if isinstance(test, str)]
     pairs = [test for test in question.tests if not isinstance(test, str)]
-    passed = (yield from _asserts(question, asserts, answer)) if asserts else []
-    for part in (pairs[:1], pairs[1:]):
-        if part and (all_tests or all(passed)):
-            results = yield [(answer, test["input"]) for test in part]
-            passed += [_printed(r, test["output"]) for r, test in zip(results, part, strict=True)]
+    checks = (yield from _asserts(question, asserts, answer)) if asserts else []
+    for some in (pairs[:1], pairs[1:]):
+        if some and (all_tests or all(passed is not False for passed, _ in checks)):
+            results = yield [(answer, test["input"]) for test in some]
+            checks += [_printed(r, test["output"]) for r, test in zip(results, some, strict=True)]
         else:
-            passed += [False] * len(part)
-    return passed
+            checks += [(False, "not run, as one before it failed")] * len(some)
+    return checks

@@ -1,16 +1,28 @@
 """The two programs that grade by asserts, as text: what both share, the probe and the judge.
 
-In them `except Exception` stands around code that is not ours: the answer's, which becomes a value
-named after its exception, and a test's, which then is not passed.
+`outcome_of` alone catches what code that is not ours raises: the answer's, a test's, a setup's. It
+becomes a value named after the exception, or the reason why a test is not passed.
 """
 
 # Values as the text of a literal, or of a call that `decode` knows; independent of overridden
-# methods. None for what is no plain data.
+# methods.
 SHARED = r"""
 import ast, builtins, collections, datetime, decimal, enum, fractions, io, itertools, json, random
 import sys, types
 sys.set_int_max_str_digits(0)
-MADE = {
+class Stop(BaseException):  # ends a test; no Exception, so that the test's own handlers let it pass
+    pass
+class NotPlain(Stop):  # a value cannot be sent
+    pass
+def outcome_of(call, *arguments):  # what it returns and None, or None and what it raised
+    try:
+        return call(*arguments), None
+    except (Exception, Stop) as error:  # code of an answer or a test may raise anything
+        return None, error
+def reason(error):  # without its __str__, which may be the answer's code or ask for it
+    text = next((text for text in error.args if type(text) is str), "")
+    return f"{type(error).__name__}: {text}"[:200]
+BUILT = {
     "_Decimal": (decimal.Decimal, lambda v: (decimal.Decimal.__str__(v),)),
     "_Fraction": (fractions.Fraction, lambda v: (v._numerator, v._denominator)),
     "_datetime": (datetime.datetime, lambda v: (*v.timetuple()[:6], v.microsecond)),
@@ -22,7 +34,8 @@ MADE = {
     "_bytearray": (bytearray, lambda v: (bytes(v),)),
     "_range": (range, lambda v: (v.start, v.stop, v.step)),
 }
-def encode(v):
+STAND_IN = ()  # the judge's, in place of what it does not know
+def encode(v):  # raises NotPlain, and what an object that is none may raise when it is looked at
     for kind in (bool, int, float, complex, str, bytes):
         if isinstance(v, kind):
             text = kind.__repr__(v)
@@ -31,7 +44,9 @@ def encode(v):
             return text.replace("inf", "1e999") if kind in (float, complex) else text
     if v is None:
         return "None"
-    for name, (kind, arguments) in MADE.items():
+    if isinstance(v, STAND_IN):
+        return v._source
+    for name, (kind, arguments) in BUILT.items():
         if type(v) is kind:
             return f"{name}{encode(arguments(v))}"
     if isinstance(v, tuple):
@@ -43,24 +58,28 @@ def encode(v):
     if isinstance(v, dict):
         return "{" + ",".join(f"{encode(k)}:{encode(x)}" for k, x in dict.items(v)) + "}"
     if isinstance(v, frozenset):
-        return f"_frozenset([{','.join(sorted(map(encode, list(v))))}],)"
+        return f"_frozenset([{','.join(sorted(map(encode, frozenset.__iter__(v))))}],)"
     if isinstance(v, set):
-        return "{" + ",".join(sorted(encode(x) for x in list(v))) + "}" if len(v) else "set()"
-    if type(v).__module__ == "numpy":
+        items = sorted(map(encode, set.__iter__(v)))
+        return "{" + ",".join(items) + "}" if items else "set()"
+    if type(v).__module__ == "numpy" and hasattr(v, "dtype"):
         return f"_array({encode(v.tolist())},{str(v.dtype)!r},)" if v.shape else encode(v.item())
-    return v._encoded()  # a Part, and nothing else
+    raise NotPlain(f"{type(v).__name__} is no plain data")
 def named(name, fields, values):
     return collections.namedtuple(name, fields)(*values)
 def array(items, kind):
     import numpy
     return numpy.array(items, kind)
-MAKERS = {"_named": named, "_array": array, "_frozenset": frozenset, "_nan": lambda: float("nan")}
-MAKERS |= {name: kind for name, (kind, _) in MADE.items()}
-def decode(text):
+MAKERS = {"_named": named, "_array": array, "_frozenset": frozenset, "_nan": lambda: float("nan"),
+          "set": set}
+MAKERS |= {name: kind for name, (kind, _) in BUILT.items()}
+ODD = (ArithmeticError, AttributeError, ImportError, LookupError, MemoryError, RecursionError,
+       SyntaxError, TypeError, ValueError)  # what literals and their makers raise
+def decode(text):  # raises NotPlain
     try:
-        return ast.literal_eval(text)
-    except ValueError:
         return build(ast.parse(text, mode="eval").body)
+    except ODD as error:
+        raise NotPlain("no text of plain data") from error
 def build(node):
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
         return MAKERS[node.func.id](*map(build, node.args))
@@ -71,17 +90,15 @@ def build(node):
     return ast.literal_eval(node)
 """
 
-# Runs the operations of all tests, in order, and sends back what each gave.
+# Runs the operations of all tests, in order, and sends back what each gave: its text, None for what
+# is no plain data; what it made of its arguments; what it printed.
 PROBE = r"""
 out, sys.stdout = sys.stdout, io.StringIO()
 sys.modules["answer"] = types.ModuleType("answer")
 space = vars(sys.modules["answer"])
-for part in before, answer:
-    exec(compile(part, "answer.py", "exec", dont_inherit=True), space)
-try:
-    exec(setup, space)
-except Exception:
-    pass
+for source in before, answer:
+    exec(compile(source, "answer.py", "exec", dont_inherit=True), space)
+_, failed = outcome_of(exec, setup, space)  # shown beside the tests that are not passed
 def state(v):
     if isinstance(v, enum.Enum):
         return type(v).__name__, {"name": v.name, "value": v.value}
@@ -91,52 +108,47 @@ def state(v):
 held = MAKERS | {"_state": state, "_islice": itertools.islice}
 held |= {f"_{name}": getattr(builtins, name) for name in uses}
 def plain(value):
-    try:
-        return encode(value)
-    except Exception:
-        return None
+    return outcome_of(encode, value)[0]
+def run(source, handed, arguments):
+    arguments |= {name: eval(literal, space, held) for name, literal in handed.items()}
+    return eval(source, space, held | arguments)
 results = []
 for test, operations in enumerate(transcript):
     results.append([])
     for number, (source, handed) in enumerate(operations):
-        sys.stdout, text, arguments = io.StringIO(), None, {}
-        try:
-            arguments = {name: eval(literal, space, held) for name, literal in handed.items()}
-            value = held[f"_{test}_{number}"] = eval(source, space, held | arguments)
+        sys.stdout, arguments = io.StringIO(), {}
+        value, error = outcome_of(run, source, handed, arguments)
+        if error is None:
+            held[f"_{test}_{number}"] = value
             text = plain(value)
-        except Exception as error:
+        else:
             kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
             text = f"!{kinds}!{plain([*error.args])}"
-        handed = {name: plain(value) for name, value in arguments.items()}
-        results[-1].append([text, handed, sys.stdout.getvalue()])
-print("\n" + mark + json.dumps(results), file=out)
+        after = {name: plain(value) for name, value in arguments.items()}
+        results[-1].append([text, after, sys.stdout.getvalue()])
+report = {"setup": None if failed is None else reason(failed), "results": results}
+print("\n" + mark + json.dumps(report), file=out)
 """
 
-# A `Part` stands for what the answer's code gives and nobody knows yet, or for what is no plain
-# data. Most test code can go on with it, so that one round finds all operations; asserts have
-# become `_check(...)`, which goes on too. An operation that raised raises here. Against plain data
-# an object shows nothing, as its own `__eq__` would decide; two objects are equal if they say so
-# and hold the same.
+# A stand-in is what the answer's code gives and nobody knows yet, or what is no plain data. Most
+# test code can go on with it, so that one round notes all operations; asserts have become
+# `_check(...)`, which goes on too. An operation that raised raises here. Against plain data an
+# object shows nothing, as its own `__eq__` would decide; two objects are equal if they say so and
+# hold the same. The check of a test is (passed, failure); passed is None where it cannot be judged.
 JUDGE = r"""
 MUTABLE = list | dict | set | bytearray | collections.deque
-class Unknown(BaseException):
-    pass
-class Unsendable(BaseException):
-    pass
-class Part:
+class StandIn:
     def __init__(self, source, known=False):
         self.__dict__.update(_source=source, _known=known)
-    def _encoded(self):
-        return self._source
     def __getattr__(self, name):
         return ask(f"{self._source}.{name}")
     def __setattr__(self, name, value):
         ask(f"_setattr({self._source}, {name!r}, {send(value)})")
     def __call__(self, *args, **named):
         handed = {}
-        given = [send(v, handed) for v in args]
-        given += [f"{k}={send(v, handed)}" for k, v in named.items()]
-        return ask(f"{self._source}({', '.join(given)})", handed)
+        texts = [send(v, handed) for v in args]
+        texts += [f"{k}={send(v, handed)}" for k, v in named.items()]
+        return ask(f"{self._source}({', '.join(texts)})", handed)
     def __getitem__(self, key):
         return ask(f"{self._source}[{send(key)}]")
     def __setitem__(self, key, value):
@@ -145,7 +157,7 @@ class Part:
         ask(f"{self._source}.__delitem__({send(key)})")
     def __iter__(self):
         items = ask(f"[*_islice({self._source}, 100000)]")
-        if isinstance(items, Part):  # objects among them
+        if isinstance(items, StandIn):  # objects among them
             count = ask(f"_len({items._source})", default=0)
             items = [items[index] for index in range(count)]
         return iter(items)
@@ -167,10 +179,10 @@ class Part:
         return self._alike(other, "!=")
     def _alike(self, other, sign):
         says = self._compared(other, sign)
-        if not says or not isinstance(other, Part) or not (self._known and other._known):
+        if not says or not isinstance(other, StandIn) or not (self._known and other._known):
             return says
-        states = [ask(f"_state({part._source})") for part in (self, other)]
-        if any(isinstance(state, Part) for state in states):
+        states = [ask(f"_state({each._source})") for each in (self, other)]
+        if any(isinstance(state, StandIn) for state in states):
             if unknown:
                 return True
             raise TypeError("not plain data")
@@ -178,7 +190,7 @@ class Part:
             raise TypeError("nothing to be seen of an object")
         return (states[0] == states[1]) == (sign == "==")
     def _compared(self, other, sign):
-        if not isinstance(other, Part):
+        if not isinstance(other, StandIn):
             if self._known:
                 raise TypeError("not plain data")
             return True
@@ -189,56 +201,55 @@ def operator(name, sign, turned=False):
     def use(self, other):
         pair = (send(other), self._source) if turned else (self._source, send(other))
         return ask(f"({pair[0]} {sign} {pair[1]})")
-    setattr(Part, f"__{name}__", use)
+    setattr(StandIn, f"__{name}__", use)
 for name, sign in zip("add sub mul truediv floordiv mod pow and or xor matmul".split(),
                       "+ - * / // % ** & | ^ @".split(), strict=True):
     operator(name, sign)
     operator("r" + name, sign, True)
 for name, sign in zip("lt le gt ge".split(), "< <= > >=".split(), strict=True):
-    setattr(Part, f"__{name}__", lambda self, other, sign=sign: self._compared(other, sign))
+    compare = lambda self, other, sign=sign: self._compared(other, sign)
+    setattr(StandIn, f"__{name}__", compare)
 for name, default in {"len": 0, "bool": True, "int": 0, "float": 0.0, "str": "", "repr": "",
                       "abs": None, "round": None}.items():
     def use(self, *_, name=name, default=default):
         return ask(f"_{name}({self._source})", default=default)
-    setattr(Part, f"__{name}__", use)
-Part.__neg__ = lambda self: ask(f"(-{self._source})")
-Part.__index__ = lambda self: ask(f"_int({self._source})", default=0)
-def send(value, handed=None):
-    try:
-        if handed is None or not isinstance(value, MUTABLE):
-            return encode(value)
-        name = next((name for name, held in handed.items() if held is value), f"_m{len(handed)}")
-        encode(handed.setdefault(name, value))
-        return name
-    except AttributeError:  # a function of the test's own, for instance
-        raise Unsendable from None
+    setattr(StandIn, f"__{name}__", use)
+StandIn.__neg__ = lambda self: ask(f"(-{self._source})")
+StandIn.__index__ = lambda self: ask(f"_int({self._source})", default=0)
+STAND_IN = StandIn
+def send(value, handed=None):  # raises NotPlain, for a function of the test's own for instance
+    if handed is None or not isinstance(value, MUTABLE):
+        return encode(value)
+    name = next((name for name, held in handed.items() if held is value), f"_m{len(handed)}")
+    encode(handed.setdefault(name, value))
+    return name
 def ask(source, handed={}, default=None):
     operations, number = transcript[-1], len(transcript[-1])
     texts = {name: encode(value) for name, value in handed.items()}
     operations.append([source, texts])
-    part = f"_{len(transcript) - 1}_{number}"
+    name = f"_{len(transcript) - 1}_{number}"
     before = known[len(transcript) - 1] if known else []
     if unknown or number >= len(before) or before[number][:2] != [source, texts]:
         unknown.append(number)
-        if len(unknown) > 300:  # a loop that ends by what is not known yet
-            raise Unknown
-        return Part(part) if default is None else default
+        if len(unknown) > 300:
+            raise Stop("a loop that ends by what is not known yet")
+        return StandIn(name) if default is None else default
     text, after, printed = before[number][2:]
     print(printed, end="")
-    for name, value in handed.items():
-        update(value, after.get(name))
+    for argument, value in handed.items():
+        update(value, after.get(argument))
     if text is None:
         if default is not None:
             raise TypeError("not plain data")
-        return Part(part, known=True)
+        return StandIn(name, known=True)
     if text.startswith("!"):
         _, names, arguments = text.split("!", 2)
         kind = next(filter(None, map(exception, names.split())), RuntimeError)
         raise kind.__new__(kind, *(decode(arguments) if arguments != "None" else [source]))
     try:
         value = decode(text)
-    except Exception:
-        return Part(part, known=True)
+    except NotPlain:
+        return StandIn(name, known=True)
     if default is not None and type(value) is not type(default):
         raise TypeError("another type")
     return value
@@ -248,33 +259,30 @@ def exception(name):
 def update(value, text):
     try:
         new = decode(text)
-    except Exception:  # no plain data
+    except NotPlain:
         return
-    if isinstance(value, dict | set):
-        value.clear()
-        value.update(new)
-    else:
-        value.clear()
-        value.extend(new)
-def _check(value):
-    passed[-1] = bool(value) and passed[-1]
-out, sys.stdout, transcript, unknown, passed = sys.stdout, io.StringIO(), [], [], []
+    value.clear()
+    (value.update if isinstance(value, dict | set) else value.extend)(new)
+def check(test):
+    holding = []
+    space = {"__name__": "tests", "_ask": ask, "_check": lambda value: holding.append(bool(value))}
+    space |= answers | exceptions
+    _, error = outcome_of(exec, setup, space)
+    if error is None:
+        space |= answers  # classes of the setup too, which the answer is to see
+        _, error = outcome_of(exec, test, space)
+    if error is not None:
+        return None if isinstance(error, NotPlain | ImportError) else False, reason(error)
+    if not transcript[-1]:
+        return False, "it asks nothing of the program"
+    return all(holding), "" if all(holding) else "an assert does not hold"
+out, sys.stdout, transcript, unknown, checks = sys.stdout, io.StringIO(), [], [], []
 exceptions = {name: type(name, (Exception,), {}) for name in caught}
-answers = {name: Part(name, known=True) for name in names}
+answers = {name: StandIn(name, known=True) for name in names}
 for test in tests:
     random.seed(0)
-    passed.append(True)
     transcript.append([])
     unknown.clear()
-    space = {"__name__": "tests", "_ask": ask, "_check": _check} | answers | exceptions
-    try:
-        exec(setup, space)
-        space |= answers  # classes of the setup too, which the answer is to see
-        exec(test, space)
-        _check(transcript[-1])
-    except (Unsendable, ImportError):
-        passed[-1] = None
-    except (Exception, Unknown):
-        passed[-1] = False
-print("\n" + mark + json.dumps([passed, transcript]), file=out)
+    checks.append(check(test))
+print("\n" + mark + json.dumps([checks, transcript]), file=out)
 """

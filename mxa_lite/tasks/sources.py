@@ -242,7 +242,10 @@ def by_shape(row: Row, kind: str | None = None) -> Question:
 def from_hub(name: str, place: str) -> Iterator[tuple[int, Row]]:
     """Numbered rows of a split. Raises InputError, saying what to bring, where it cannot be had."""
     import datasets
+    import httpx
 
+    # of disk and Hub, of a name, of a format, and of the network, raw from the Hub's client
+    faults = (OSError, LookupError, RuntimeError, ValueError, httpx.HTTPError)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # not each of its retries
     repository, *rest = place.split()
     try:
@@ -251,7 +254,7 @@ def from_hub(name: str, place: str) -> Iterator[tuple[int, Row]]:
             data = datasets.load_dataset("json", data_files=file, split="train")
         else:
             data = datasets.load_dataset(repository, rest[0], split=rest[1])
-    except Exception as error:  # of network, Hub, disk or format, each library with its own types
+    except (*faults, datasets.exceptions.DatasetsError) as error:
         raise InputError(
             f"task {name}: {place} cannot be loaded ({type(error).__name__}); without a network "
             f"bring that file (JSONL or Parquet) from https://huggingface.co/datasets/{repository} "
