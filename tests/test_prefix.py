@@ -55,11 +55,15 @@ def in_packs(rows: list[list[int]], most: int) -> tuple[list[list[int]], list[tu
 
 
 def test_the_tree_is_the_one_drawn_in_the_module() -> None:
-    tree = forest(*padded(ABCD, [1, 1, 1]), [(3, 5)])
-    assert tree.ids.tolist() == [[1, 2, 3, 4, 5]]
-    assert tree.depth.tolist() == [[0, 1, 2, 2, 1]]
-    assert tree.end.tolist() == [[5, 4, 3, 4, 5]]
-    assert tree.mask()[0, 0].int().tolist() == [
+    inputs, states, targets, places = forest(*padded(ABCD, [1, 1, 1]), [(3, 5)])
+    assert inputs["input_ids"].tolist() == [[1, 2, 3, 4, 5]]
+    assert inputs["position_ids"].tolist() == [[0, 1, 2, 2, 1]]
+    assert (states.tolist(), targets.tolist(), places.tolist()) == (
+        [2, 3, 4],
+        [9, 9, 9],
+        [[0], [1], [2]],
+    )
+    assert inputs["attention_mask"][0, 0].int().tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [1, 1, 1, 0, 0],
@@ -73,10 +77,10 @@ def test_a_token_sees_itself_and_its_ancestors_alone() -> None:
     rng = random.Random(1)
     rows = [[rng.randrange(3) for _ in range(rng.randrange(2, 9))] for _ in range(30)]
     rows, packs = in_packs(rows, 20)
-    tree = forest(*padded(rows, [1] * 30), packs)
+    inputs, *_ = forest(*padded(rows, [1] * 30), packs)
     beginnings = {tuple(row[:n]) for row in rows for n in range(1, len(row))}
     seen = set()
-    for ids, mask, depth in zip(tree.ids, tree.mask()[:, 0], tree.depth, strict=True):
+    for ids, (mask,), depth in zip(*inputs.values(), strict=True):
         for i in range(len(ids)):
             if mask[i].sum() == depth[i] + 1:  # not padding
                 seen.add(tuple(ids[mask[i]].tolist()))
@@ -145,21 +149,21 @@ def test_log_probs_entropies_and_gradients_are_those_of_whole_rows(
 
 def sharing(policy: Policy) -> list[Tree]:
     """Trees whose calls begin alike, as those of one question do; some twice, with weights."""
-    made = trees(4)
+    step = trees(4)
     rng = random.Random(4)
     start = [rng.randrange(10, 260) for _ in range(24)]
-    for tree in made:
+    for tree in step:
         for design in tree.designs:
             for call in [design.call, *(c for e in design.executions for c in e.calls)]:
                 call.prompt_ids = start[: rng.randrange(8, 25)] + call.prompt_ids[:3]
                 call.weight = rng.choice([1.0, 0.5])
         again = design.executions[0].calls[0]
         design.executions[1].calls.append(replace(again, advantage=0.7))
-    on_policy(policy, made)
-    for trajectory in trajectories(made, ("designer", "executor")):  # ratios on both sides of 1
+    on_policy(policy, step)
+    for trajectory in trajectories(step, ("designer", "executor")):  # ratios on both sides of 1
         call = trajectory.call
         call.logps = [logp + rng.uniform(-0.3, 0.3) for logp in call.logps]
-    return made
+    return step
 
 
 def learned(tmp_path: Path, *sets: str) -> tuple[dict[str, torch.Tensor], UpdateNumbers]:
@@ -174,8 +178,8 @@ def learned(tmp_path: Path, *sets: str) -> tuple[dict[str, torch.Tensor], Update
         *sets,
     )
     policy = load(recipe)
-    made = sharing(policy)
-    seen = Seen(lambda step: made, lambda step: ("designer", "executor"))
+    step = sharing(policy)
+    seen = Seen(lambda _: step, lambda _: ("designer", "executor"))
     RoleTrainer(recipe, policy, tmp_path, seen.take).train()
     named = policy.model.named_parameters()
     return {n: p.detach().clone() for n, p in named if "lora" in n}, seen.numbers[0]
@@ -208,16 +212,16 @@ def test_the_tokens_that_are_counted_go_through_the_model(tmp_path: Path) -> Non
     """Each beginning once: as many tokens as the trees have nodes, last tokens left out."""
     recipe = small("train.steps=1")
     policy = load(recipe)
-    made = sharing(policy)
+    step = sharing(policy)
     counts: list[int] = []
     embedding = policy.model.get_input_embeddings()
-    seen = Seen(lambda step: made, lambda step: ("executor",))
+    seen = Seen(lambda _: step, lambda _: ("executor",))
     trainer = RoleTrainer(recipe, policy, tmp_path, seen.take)
     embedding.register_forward_hook(lambda _m, inputs, _o: counts.append(inputs[0].numel()))
     trainer.train()
     nodes = {
         tuple([*t.call.prompt_ids, *t.call.completion_ids][:n])
-        for t in trajectories(made, ("executor",))
+        for t in trajectories(step, ("executor",))
         for n in range(1, len(t.call.prompt_ids) + len(t.call.completion_ids))
     }
     assert seen.numbers[0]["trained_tokens"] == len(nodes)

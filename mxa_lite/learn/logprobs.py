@@ -18,9 +18,9 @@ from mxa_lite.learn.prefixes import Packs, forest
 
 PIECE = 1 << 25  # logits computed at once; 128 MiB in float32
 # What some families do to the logits after the head; theirs are taken whole.
-WINDOWS = ("sliding_window", "window_size")
-PACK = 2  # tokens of a pack per width of the model: its attention costs a third of the rest
 AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+WINDOWS = ("sliding_window", "window_size")  # tokens back that a layer attends to
+PACK = 2  # tokens of a pack per width of the model: attention then costs a third of the rest
 
 
 def token_logps(
@@ -39,16 +39,13 @@ def token_logps(
     base = getattr(model, "module", model).get_base_model()
     head = base.get_output_embeddings()
     if packs:
-        tree = forest(input_ids, attention_mask, kept, packs)
-        mask = tree.mask()
+        inputs, states, targets, places = forest(input_ids, attention_mask, kept, packs)
         if base.config._attn_implementation == "eager":  # which adds its mask to the scores
-            mask = torch.where(mask, 0.0, torch.finfo(base.dtype).min).to(base.dtype)
-        inputs = {"input_ids": tree.ids, "attention_mask": mask, "position_ids": tree.depth}
-        states, targets, places = tree.states, tree.targets, tree.places
+            unseen = (~inputs["attention_mask"]).to(base.dtype)
+            inputs["attention_mask"] = unseen * torch.finfo(base.dtype).min
     else:
-        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        inputs["position_ids"] = positions
+        inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
         indices = torch.arange(input_ids.numel(), device=input_ids.device).view_as(input_ids)
         states, targets = indices[:, -kept - 1 : -1].flatten(), input_ids[:, -kept:].flatten()
         places = torch.arange(len(targets), device=input_ids.device).view(-1, kept)
@@ -58,18 +55,18 @@ def token_logps(
     whole = len(targets) <= step or any(getattr(base.config, name, None) for name in AFTER_HEAD)
     with _head_on(head, states, whole):
         out = model(**inputs, use_cache=False).logits[0]
-    if whole:
-        logps, entropies = _scored(out, targets, temperature)
-        return logps[places], entropies[places]
 
     def piece(hidden: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return _scored(head(hidden), ids, temperature)
 
-    pieces = [
-        checkpoint(piece, part, ids, use_reentrant=False)
-        for part, ids in zip(out.split(step), targets.split(step), strict=True)
-    ]
-    logps, entropies = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    if whole:
+        logps, entropies = _scored(out, targets, temperature)
+    else:
+        pieces = [
+            checkpoint(piece, part, ids, use_reentrant=False)
+            for part, ids in zip(out.split(step), targets.split(step), strict=True)
+        ]
+        logps, entropies = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     return logps[places], entropies[places]
 
 
@@ -84,8 +81,6 @@ def pack_tokens_of(model: Any, longest: int) -> tuple[int, str]:
     windows = [getattr(config, name, None) or longest for name in WINDOWS]
     if kinds - {"sliding_attention"} or min(windows) < longest:
         return 0, f"whole rows: {config.model_type} does not attend to all tokens before one"
-    if config._attn_implementation not in ("sdpa", "eager"):
-        return 0, f"whole rows: {config._attn_implementation} takes no mask of trees"
     ids = torch.arange(1, 23, device=model.device)
     start, first, second = ids.split((6, 8, 8))
     rows = torch.stack([torch.cat([start, first]), torch.cat([start, second])])
@@ -110,18 +105,18 @@ def pack_tokens_of(model: Any, longest: int) -> tuple[int, str]:
 
 @contextmanager
 def _head_on(head: torch.nn.Module, states: torch.Tensor, whole: bool) -> Iterator[None]:
-    """Meanwhile the model's logits are those of some tokens alone (1, n, vocabulary), or unless
+    """Meanwhile the model's logits are those of `states` alone (1, n, vocabulary), or unless
     `whole` their hidden states, so that its own forward, and what wraps it, runs as always.
 
     states (n,): indices into all tokens.
     """
     forward = head.forward
 
-    def some(hidden: torch.Tensor) -> torch.Tensor:
+    def of_states(hidden: torch.Tensor) -> torch.Tensor:
         kept = hidden.flatten(0, 1)[states][None]
         return forward(kept) if whole else kept
 
-    head.forward = some
+    head.forward = of_states
     try:
         yield
     finally:

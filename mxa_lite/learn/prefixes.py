@@ -16,7 +16,6 @@ tokens of its own row up to itself, which are itself and its ancestors: the j wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import compress, islice
 
 import torch
@@ -59,32 +58,23 @@ def rectangles(
     return batches
 
 
-@dataclass(frozen=True)
-class Forest:
-    """Packs as tensors. ids, depth, end: (packs, width), padded with tokens that see themselves.
-
-    states, targets (n,): the token, an index into all of `ids`, from whose state each different
-    completion token is predicted. places (rows, kept): which of these n a completion token is.
-    """
-
-    ids: torch.Tensor
-    depth: torch.Tensor
-    end: torch.Tensor
-    states: torch.Tensor
-    targets: torch.Tensor
-    places: torch.Tensor
-
-    def mask(self) -> torch.Tensor:
-        """(packs, 1, width, width): whether token i (row) sees token j (column)."""
-        j = torch.arange(self.ids.shape[1], device=self.ids.device)
-        i = j[:, None]
-        return ((j <= i) & (i < self.end[:, None, :]))[:, None]
+def visible(end: torch.Tensor) -> torch.Tensor:
+    """(packs, 1, width, width): whether token i (row) sees token j (column); end (packs, width)."""
+    j = torch.arange(end.shape[1], device=end.device)
+    i = j[:, None]
+    return ((j <= i) & (i < end[:, None, :]))[:, None]
 
 
-def forest(ids: torch.Tensor, mask: torch.Tensor, kept: int, packs: Packs) -> Forest:
-    """Rows (rows, T), prompts padded left and the last `kept` right, in the order of `packed`.
+def forest(
+    ids: torch.Tensor, mask: torch.Tensor, kept: int, packs: Packs
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(inputs, states, targets, places) of rows (rows, T), prompts padded left and the last `kept`
+    right, in the order of `packed`. Rows beyond the packs are filling.
 
-    A row's last token predicts nothing and is left out. Rows beyond the packs are filling.
+    inputs: what the model reads, (packs, width), padded with tokens that see themselves; a row's
+    last token predicts nothing and is left out. states, targets (n,): the token, an index into all
+    of them, from whose state each different completion token is predicted. places (rows, kept):
+    which of these n a completion token is.
     """
     numbered = iter(enumerate(zip(ids.tolist(), mask.tolist(), strict=True)))
     width = max(size for _, size in packs)
@@ -112,5 +102,6 @@ def forest(ids: torch.Tensor, mask: torch.Tensor, kept: int, packs: Packs) -> Fo
                 places[index][k] = numbers.setdefault(pair, len(numbers))
         table.append([tokens + [0] * (width - size), depth + [0] * (width - size), end])
     flat, depths, ends = torch.tensor(table, device=ids.device).unbind(1)
+    inputs = {"input_ids": flat, "attention_mask": visible(ends), "position_ids": depths}
     where, targets = torch.tensor(list(numbers), device=ids.device).unbind(1)
-    return Forest(flat, depths, ends, where, targets, torch.tensor(places, device=ids.device))
+    return inputs, where, targets, torch.tensor(places, device=ids.device)
