@@ -73,31 +73,29 @@ def token_logps(
 def pack_tokens_of(model: Any, longest: int) -> tuple[int, str]:
     """(tokens of a pack, reason): 0 where the model cannot compute rows up to `longest` as trees.
 
-    Tried out on two made-up rows, since a model may take the mask and not obey it: the log-probs
-    must be those of whole rows, and far from what the second's would be if it saw the first's.
+    Tried out on made-up rows, since a model may take the mask and not obey it: the log-probs must
+    be those of whole rows, from which those after another beginning are far.
     """
     config = model.get_base_model().config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
     windows = [getattr(config, name, None) or longest for name in WINDOWS]
     if kinds - {"sliding_attention"} or min(windows) < longest:
         return 0, f"whole rows: {config.model_type} does not attend to all tokens before one"
-    ids = torch.arange(1, 23, device=model.device)
-    start, first, second = ids.split((6, 8, 8))
-    rows = torch.stack([torch.cat([start, first]), torch.cat([start, second])])
+    start, first, second, other = torch.arange(1, 29, device=model.device).split((6, 8, 8, 6))
+    pairs = ((start, first), (start, second), (other, second))
+    rows = torch.stack([torch.cat(pair) for pair in pairs])
+    mask = torch.ones_like(rows)
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            results = [
-                token_logps(model, row, torch.ones_like(row), 8, 1.0, packs)[0]
-                for row, packs in ((rows, ()), (rows, [(2, 20)]), (ids[None], ()))
-            ]
+            plain, _ = token_logps(model, rows, mask, 8, 1.0)
+            shared, _ = token_logps(model, rows[:2], mask[:2], 8, 1.0, [(2, 20)])
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         return 0, f"whole rows: {config.model_type} takes no mask of trees ({error!r:.80})"
     finally:
         model.train(training)
-    plain, shared, seen = results
-    if not (shared - plain).abs().mean() < 0.1 * (seen - plain[1]).abs().mean():
+    if not (shared - plain[:2]).abs().mean() < 0.1 * (plain[2] - plain[1]).abs().mean():
         return 0, f"whole rows: {config.model_type} gives trees other log-probs"
     pack = PACK * config.hidden_size
     return pack, f"prompts are computed once, in packs of {pack} tokens"
