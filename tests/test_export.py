@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import small
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mxa_lite import embedded
@@ -95,6 +95,21 @@ def test_exported_adapters_load_with_peft(
         for (name, a), b in zip(exported.named_parameters(), trained.parameters(), strict=True):
             assert torch.equal(a, b), name
         assert AutoTokenizer.from_pretrained(tmp_path / "out" / role).chat_template
+
+
+def test_exported_adapters_name_their_base_so_that_peft_loads_them_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(embedded.FOLDER, tmp_path / "models" / "mine")
+    monkeypatch.chdir(tmp_path / "models")
+    recipe = small("model.name=./mine")
+    load(recipe).save(tmp_path / "run" / "checkpoints" / "step-00000")
+    (tmp_path / "run" / "recipe.yaml").write_text(recipe_file.dump(recipe, {}))
+    assert export(monkeypatch, tmp_path / "run", "--adapters", tmp_path / "out") == 0
+    monkeypatch.chdir(tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "designer" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tmp_path / "models" / "mine")
+    assert AutoPeftModelForCausalLM.from_pretrained("designer").active_adapters == ["default"]
 
 
 def test_the_card_states_numbers_recipe_and_licence(

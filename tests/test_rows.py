@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_cli import assert_refused, mxa
 
 from mxa_lite.errors import InputError
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe.keys import TaskSpec
 from mxa_lite.tasks import load as tasks
+from mxa_lite.tasks import rows
 
 
 def write(path: Path, rows: list[Any]) -> str:
@@ -161,6 +163,45 @@ def test_a_limit_reads_no_further_than_it_needs(tmp_path: Path) -> None:
     assert tasks.load(TaskSpec(train="x", test=path, limit=9), 0, False).notes == []
     held_out = tasks.load(TaskSpec(train=path, limit=4), 0)
     assert (len(held_out.train), len(held_out.test), len(held_out.notes)) == (4, 1, 1)
+
+
+def test_of_a_very_long_file_some_rows_are_taken_by_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "MOST", 20)
+    many = questions(200)
+    taken = []
+    for order in (many, many[::-1]):
+        data = tasks.load(TaskSpec(train=write(tmp_path / "t.jsonl", order)), 0)
+        assert "20 of 200 rows, chosen by hash; task.limit=N takes the first N" in data.notes[0]
+        taken.append({question.text for question in (*data.train, *data.test)})
+    assert taken[0] == taken[1] and len(taken[0]) == 20
+    assert taken[0] != {row["question"] for row in many[:20]}
+    assert (
+        len(tasks.load(TaskSpec(train=write(tmp_path / "t.jsonl", many), limit=90), 0).train) == 90
+    )
+
+
+def test_only_the_rows_that_are_taken_are_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a million rows cost a minute and their memory."""
+    monkeypatch.setattr(rows, "MOST", 20)
+    path = write(tmp_path / "t.jsonl", questions(200))
+    parsed: list[str] = []
+    monkeypatch.setattr(rows.json, "loads", lambda line: parsed.append(line) or {})
+    with pytest.raises(InputError, match="no usable row"):
+        tasks.load(TaskSpec(train=path), 0)
+    assert len(parsed) == 20
+
+
+def test_validate_opens_the_data_and_names_columns_that_do_not_fit(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", [{"query": "q", "response": "1"}])
+    done = mxa("validate", "gsm8k", "--set", f"task={path}")
+    assert_refused(done, f"{path} has no usable row: row 1 has no 'question'")
+    assert "its columns: query, response; see task.columns" in done.stderr
+    named = f"{{train: {path}, columns: {{question: query, answer: response}}}}"
+    assert mxa("validate", "gsm8k", "--set", f"task={named}").returncode == 0
 
 
 def test_a_stored_recipe_names_its_files_from_the_root(

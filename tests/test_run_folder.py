@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import small
 from test_cli import assert_refused, mxa
 
 from mxa_lite.cli import console
@@ -17,6 +18,7 @@ from mxa_lite.errors import InputError
 from mxa_lite.recipe.file import dump, load
 from mxa_lite.recipe.keys import TaskSpec
 from mxa_lite.runfolder import RunFolder
+from mxa_lite.runs.train import run
 from mxa_lite.tasks import load as tasks
 from mxa_lite.tree import Question
 
@@ -116,6 +118,23 @@ def test_questions_are_known_again_by_their_hash(tmp_path: Path) -> None:
         path.write_text("".join(f'{{"question": "q{i}", "answer": {answer}}}\n' for i in range(9)))
         marks.append(tasks.load(TaskSpec(train=str(path)), 0).marks())
     assert marks[0] == marks[1] != marks[2]
+
+
+def test_a_resume_with_another_data_file_is_refused(tmp_path: Path) -> None:
+    path, output = tmp_path / "a.jsonl", tmp_path / "run"
+    sets = (f"task={path}", "eval.questions=0", "eval.swap=false")
+
+    def lines(answer: int) -> str:
+        return "".join(f'{{"question": "q{i}", "answer": {answer}}}\n' for i in range(9))
+
+    path.write_text(lines(1))
+    run(small(*sets, "train.steps=0"), output, resume=False)
+    before = (output / "questions.json").read_text()
+    path.write_text(lines(2))
+    with pytest.raises(InputError, match=r"begun with other questions .*bring back its data files"):
+        run(small(*sets, "train.steps=1"), output, resume=True)
+    assert (output / "questions.json").read_text() == before
+    assert not (output / "metrics.jsonl").exists()
 
 
 def test_a_tilde_is_the_home_folder_in_any_path(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mxa_lite.recipe import own
 from mxa_lite.recipe.checks import check_name
 from mxa_lite.recipe.keys import GENERATED, GYM
 from mxa_lite.tasks import arithmetic, gym, sources, stories, sums
-from mxa_lite.tasks.rows import SUFFIXES, Row, Rows, collect, read
+from mxa_lite.tasks.rows import SUFFIXES, Row, Rows, collect, read, sample
 from mxa_lite.tree import Question
 
 if TYPE_CHECKING:
@@ -126,6 +126,9 @@ def _questions(
 ) -> list[Question]:
     """Questions of a local file or of a split on the Hub; most: what is read of them."""
     rows: Rows = sources.from_hub(name, place) if place in sources.PLACES else read(place)
+    if most is None and place not in sources.PLACES:
+        rows, sampled = sample(place)
+        notes += sampled
     by_shape = partial(sources.by_shape, kind=task.kind)
     convert = sources.SOURCES[name].convert if name else by_shape
     if place not in sources.PLACES and (task.columns or task.kind == "math"):

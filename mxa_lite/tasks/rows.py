@@ -12,6 +12,7 @@ import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from typing import Any
 
 from mxa_lite.errors import InputError
@@ -20,6 +21,7 @@ from mxa_lite.tree import Question
 Row = dict[str, Any]
 Rows = Iterable[tuple[int, Row | None]]  # numbered from 1; None for what is no row
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+MOST = 60_000  # rows that are taken of a file
 _FORM = (AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError)
 _PACKED = (EOFError, pickle.UnpicklingError, zlib.error)
 # Four words in a row, or a list that was written as text.
@@ -40,6 +42,32 @@ def read(path: str) -> Iterator[tuple[int, Row | None]]:
 
     Raises InputError for a file that is missing, of another kind, or damaged.
     """
+    return ((number, _parsed(row)) for number, row in _unparsed(path))
+
+
+def sample(path: str) -> tuple[Rows, list[str]]:
+    """The rows of a file, and a note where it has more than MOST: these are then taken by a hash of
+    each, so which ones depends neither on their order nor on a seed, and only they are parsed.
+
+    Raises InputError as `read` does.
+    """
+    kept: list[tuple[int, int, Row | str | None]] = []
+    total, highest = 0, 1 << 32
+    for number, row in _unparsed(path):
+        total += 1
+        hashed = zlib.crc32(str(row).encode("utf-8", "replace"))
+        if hashed <= highest:
+            kept.append((hashed, number, row))
+        if len(kept) > 2 * MOST:
+            kept = sorted(kept, key=itemgetter(0, 1))[:MOST]
+            highest = kept[-1][0]
+    kept = sorted(sorted(kept, key=itemgetter(0, 1))[:MOST], key=itemgetter(1))
+    notes = [f"{path}: {MOST:,} of {total:,} rows, chosen by hash; task.limit=N takes the first N"]
+    return ((number, _parsed(row)) for _, number, row in kept), notes * (total > MOST)
+
+
+def _unparsed(path: str) -> Iterator[tuple[int, Row | str | None]]:
+    """Numbered rows, those of JSONL as their lines."""
     path = os.path.expanduser(path)
     if not path.lower().endswith(SUFFIXES):
         raise InputError(f"{path}: the name of a data file ends in {', '.join(SUFFIXES)}")
@@ -61,16 +89,17 @@ def read(path: str) -> Iterator[tuple[int, Row | None]]:
                 yield from ((n, row if isinstance(row, dict) else None) for n, row in rows)
             else:
                 file.seek(0)
-                yield from ((number, _json_row(line)) for number, line in enumerate(file, 1))
+                yield from enumerate(file, 1)
     except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or damaged Parquet
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def _json_row(line: str) -> Row | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
+def _parsed(row: Row | str | None) -> Row | None:
+    if isinstance(row, str):
+        try:
+            row = json.loads(row)
+        except (ValueError, RecursionError):
+            return None
     return row if isinstance(row, dict) else None
 
 

@@ -26,6 +26,8 @@ from mxa_lite.tree import Question
 LONGEST = 12_000  # characters of a question
 MOST_TESTS = 50  # per question: the first ones, so always the same
 _UNPACKED = 256 << 20  # bytes of one row's packed tests
+_BUILTINS = frozenset(dir(builtins))
+_NAMED = re.compile(r"\b(\w+)\s*\(|`(\w+)`")  # a function that a text names
 _STDIN = "\nWrite a program that reads standard input and prints the result."
 
 
@@ -99,8 +101,8 @@ def _form(text: str, tests: list[Any]) -> str:
     if isinstance(tests[0], dict):
         return "" if "input" in text.lower() else _STDIN
     tree = ast.parse(tests[0])
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {*dir(builtins)}
-    named = any(re.search(rf"\b{name}\s*\(|`{name}`", text) for name in names)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - _BUILTINS
+    named = names & {call or quoted for call, quoted in _NAMED.findall(text)}
     lone = len(tree.body) == 1 and isinstance(tree.body[0], ast.Assert)
     return f"\nExample: {tests[0]}" if lone and not named else ""
 
