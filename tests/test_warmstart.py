@@ -78,7 +78,7 @@ def test_the_chats_in_the_package_are_of_both_roles_and_hold_no_test_question() 
     chats = read_chats(embedded.COLD_START)
     assert len(chats["designer"]) >= 90 and len(chats["executor"]) >= 90
     for chat in chats["designer"]:
-        assert not arithmetic.is_held_out(chat[1]["content"])
+        assert arithmetic.place(chat[1]["content"]) == "train"
         assert check.check(answers.extract_script(chat[2]["content"]) or "").outcome is None
     two_stories = sum("\n" in chat[1]["content"] for chat in chats["designer"])
     assert two_stories == len(chats["designer"]) / 3  # as many of each of the three kinds

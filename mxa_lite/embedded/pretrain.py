@@ -40,11 +40,11 @@ TEMPLATE = (
     "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-VOCABULARY = 1024
+VOCABULARY, WIDTH, LAYERS = 1024, 192, 4  # the width is a multiple of 64
+TOKENS = 6144  # of a batch
 # Texts of the kit that the corpus does not hold, and how often the tokenizer is shown them.
 KIT = (prompts.LANGUAGE, prompts.FINAL_TURN, *map(prompts.example, prompts.PATTERNS))
 REPEATS = 100
-SAVE_SECONDS = 300
 REQUANTIZED = 16  # steps between two looks at what NF4 makes of the weights
 LENGTHS = 16  # lengths of batches are multiples of it
 
@@ -79,19 +79,19 @@ def make_tokenizer(seed: int = 0, documents: int = 20_000) -> PreTrainedTokenize
     )
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> LlamaForCausalLM:
-    """A random Llama of one or two million parameters; head size 32.
+def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A random Llama of two million parameters; head size 32.
 
     Its attention is the plain one: in training on a CPU it is half as fast again as the fused one.
     """
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=width * 8 // 3 // 64 * 64,  # whole blocks of NF4
-            num_hidden_layers=layers,
-            num_attention_heads=width // 32,
-            num_key_value_heads=width // 32,
+            hidden_size=WIDTH,
+            intermediate_size=WIDTH * 8 // 3 // 64 * 64,  # whole blocks of NF4
+            num_hidden_layers=LAYERS,
+            num_attention_heads=WIDTH // 32,
+            num_key_value_heads=WIDTH // 32,
             max_position_embeddings=512,
             tie_word_embeddings=True,
             pad_token_id=tokenizer.pad_token_id,
@@ -112,9 +112,9 @@ def encode(tokenizer: PreTrainedTokenizerFast, some: list[Chat]) -> list[tuple[l
 
 
 def batches(
-    tokenizer: PreTrainedTokenizerFast, seed: int, tokens: int
+    tokenizer: PreTrainedTokenizerFast, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless (ids, replies), each (rows, T), of at most `tokens` tokens.
+    """Endless (ids, replies), each (rows, T), of at most TOKENS tokens.
 
     replies: whether a token belongs to a reply. Chats of about one length wait for each other: the
     few shapes that result are compiled for once.
@@ -125,7 +125,7 @@ def batches(
         for row in encode(tokenizer, list(itertools.islice(source, 512))):
             length = -(-len(row[0]) // LENGTHS) * LENGTHS
             waiting[length].append(row)
-            if len(waiting[length]) < tokens // length:
+            if len(waiting[length]) < TOKENS // length:
                 continue
             rows = waiting.pop(length)
             ids = torch.full((len(rows), length), tokenizer.pad_token_id)
@@ -171,14 +171,10 @@ def train(
     minutes: float,
     seed: int,
     rate: float,
-    tokens: int,
     output: Path,
     full_precision: bool,
 ) -> None:
-    """Train for a given time; the rate rises over 2 % of it and falls in a line to 0.
-
-    The model goes to `output` at the end, and every five minutes before.
-    """
+    """Train for a given time, and save; the rate rises over 2 % of it and falls in a line to 0."""
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers: list[torch.optim.Optimizer] = [
@@ -187,8 +183,7 @@ def train(
     ]
     model.train()
     started, mean, seen = time.monotonic(), 0.0, 0
-    saved = started
-    for step, (ids, replies) in enumerate(batches(tokenizer, seed, tokens)):
+    for step, (ids, replies) in enumerate(batches(tokenizer, seed)):
         done = (time.monotonic() - started) / (60 * minutes)
         if done >= 1:
             break
@@ -208,9 +203,6 @@ def train(
             optimizer.zero_grad()
         seen += ids.numel()
         mean = loss.item() if step == 0 else 0.98 * mean + 0.02 * loss.item()
-        if time.monotonic() - saved > SAVE_SECONDS:
-            saved = time.monotonic()
-            save(model, tokenizer, output)
         if step % 100 == 0:
             click.echo(f"step {step} done {done:.0%} loss {mean:.4f} tokens {seen / 1e6:.1f}M")
     save(model, tokenizer, output)
@@ -228,20 +220,14 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Pa
 @click.command(help=__doc__)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--minutes", default=40.0, help="training time")
-@click.option("--width", default=192, help="a multiple of 64")
-@click.option("--layers", default=4)
 @click.option("--rate", default=4e-3, help="peak learning rate")
-@click.option("--tokens", default=6144, help="tokens a batch")
 @click.option("--seed", default=1)
 @click.option("--start", type=click.Path(exists=True), help="a model folder to go on from")
 @click.option("--full-precision", is_flag=True, help="learn with exact weights, not NF4's")
 def main(
     output: Path,
     minutes: float,
-    width: int,
-    layers: int,
     rate: float,
-    tokens: int,
     seed: int,
     start: str | None,
     full_precision: bool,
@@ -254,9 +240,9 @@ def main(
         )
     else:
         tokenizer = make_tokenizer()
-        model = make_model(tokenizer, width, layers)
+        model = make_model(tokenizer)
     click.echo(f"{sum(p.numel() for p in model.parameters()):,} parameters")
-    train(model, tokenizer, minutes, seed, rate, tokens, output, full_precision)
+    train(model, tokenizer, minutes, seed, rate, output, full_precision)
 
 
 if __name__ == "__main__":

@@ -46,15 +46,7 @@ class Worker:
     """
 
     def __init__(self, function: str, seconds: float) -> None:
-        self._command = [
-            sys.executable,
-            "-P",
-            "-B",
-            "-m",
-            "mxa_lite.grading.worker",
-            function,
-            str(seconds),
-        ]
+        self._command = [sys.executable, "-P", "-B", "-m", __name__, function, str(seconds)]
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, request: dict[str, Any]) -> float:

@@ -40,10 +40,6 @@ class Client(Protocol):
     def spawn(self, functions: Sequence[Callable[[], Any]]) -> list[Any]: ...
 
 
-class BudgetError(BaseException):
-    """The parent refused a call. Not an Exception, so that a script's handlers let it pass."""
-
-
 class NodeError(RuntimeError):
     """A node inside a container failed; its text is the inner error's."""
 

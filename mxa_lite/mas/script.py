@@ -87,8 +87,7 @@ def run_script(
 
     kind: "math" or "code". nodes, prompts: texts of files of further node classes and of own
     prompts, run before it. For a process that runs one script: modules are changed. Raises what the
-    script or those files raise, BudgetError and a SystemExit that is no success among it; no answer
-    is sent then.
+    script or those files raise, a SystemExit that is no success among it; no answer is sent then.
     """
     runtime.bind(client, question, kind)
     random.seed(seed)

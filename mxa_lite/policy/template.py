@@ -7,8 +7,8 @@ marks for texts, before any work is done, and looks whether all marks come back.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -158,13 +158,6 @@ def _fault(template: Template, shape: str) -> str | None:
     return None if text == again else "it renders the same messages differently each time"
 
 
-def _candidates(template: Template) -> Iterator[Template]:
-    """The template as it is, then with more and more done for it."""
-    for folds in (False, True):
-        for joins in (False, True):
-            yield replace(template, folds=folds, joins=joins)
-
-
 def probe(tokenizer: Any, arguments: dict[str, Any]) -> Template:
     """The template as the kit will use it. Raises InputError where a shape cannot be rendered."""
     if tokenizer.chat_template is None:
@@ -174,7 +167,8 @@ def probe(tokenizer: Any, arguments: dict[str, Any]) -> Template:
     thinking, note = _thinking(template)
     notes += [note] if note else []
     template = replace(template, arguments=thinking | template.arguments)
-    for candidate in _candidates(template):
+    for folds, joins in itertools.product((False, True), repeat=2):
+        candidate = replace(template, folds=folds, joins=joins)
         # Scripts may put two user messages in a row; where that is refused they are joined.
         faults = {name: _fault(candidate, shape) for name, shape in SHAPES.items()}
         if not any(faults.values()) and (candidate.joins or not _fault(candidate, "suu")):

@@ -31,18 +31,9 @@ MADE_UP = ("arithmetic", "stories", "sums")
 GENERATED = (*MADE_UP, *(f"{name}:tune" for name in MADE_UP))  # the latter have other tests
 # A test holds these to `tasks.sources`.
 TASKS = (
-    "gsm8k",
-    "math500",
-    "aime24",
-    "aime25",
-    "olympiadbench",
-    "polaris",
-    "mbpp",
-    "humaneval",
-    "apps",
-    "code_contests",
-    "livecodebench",
-)
+    "gsm8k", "math500", "aime24", "aime25", "olympiadbench", "polaris",
+    "mbpp", "humaneval", "apps", "code_contests", "livecodebench",
+)  # fmt: skip
 MOST = 2**31 - 1  # of any number: beyond lie overflows in libraries, and no recipe
 
 

@@ -8,6 +8,7 @@ library only.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -18,7 +19,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -76,22 +77,19 @@ class Own:
         raise InputError(f"{where}: {self.name} must return {expected}, not {result!r:.80}")
 
 
-class _explained:
+@contextlib.contextmanager
+def _explained(own: Own) -> Iterator[None]:
     """Turns what the user's code raises into one sentence."""
-
-    def __init__(self, own: Own) -> None:
-        self.own = own
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, InputError):
-            frames = traceback.extract_tb(trace)
-            lines = [frame.lineno for frame in frames if frame.filename == self.own.path]
-            where = f"{self.own.path} line {lines[-1]}" if lines else self.own.path
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"{where}: {reason}") from error
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # the user's own code may raise anything
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == own.path]
+        where = f"{own.path} line {lines[-1]}" if lines else own.path
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{where}: {reason}") from error
 
 
 @functools.cache

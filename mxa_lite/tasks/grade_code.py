@@ -32,19 +32,9 @@ Grading = Generator[Programs, Any, list[Check]]  # is sent list[CodeResult]; one
 
 _ROUNDS = 8  # operations that depend on what earlier ones gave need a round each
 _MARK = "\x1evalues "
-_USES = (
-    "setattr",
-    "len",
-    "next",
-    "isinstance",
-    "int",
-    "bool",
-    "float",
-    "str",
-    "repr",
-    "abs",
-    "round",
-)
+_USES = (  # builtins that the judge's stand-ins ask for
+    "setattr", "len", "next", "isinstance", "int", "bool", "float", "str", "repr", "abs", "round",
+)  # fmt: skip
 
 # What LeetCode has imported before a solution runs; the runners of the field put it there too.
 USUAL = """
@@ -159,14 +149,15 @@ def _asserts(question: Question, tests: list[str], answer: str) -> Grading:
             break
         sides = {"before": imports, "answer": answer, "setup": setup, "uses": _USES}
         report = yield from _run(PROBE, **sides, transcript=operations)
-        if not _is_report(report, operations):
+        try:
+            results = [
+                [[*operation, *value] for operation, value in zip(*both, strict=True)]
+                for both in zip(operations, report["results"], strict=True)
+            ]
+            failed_setup = f"; its setup failed: {report['setup']}" if report["setup"] else ""
+        except (LookupError, TypeError, ValueError):  # the answer ended it, or wrote its report
             checks = [(False, "the program ends before its tests do")] * len(tests)
             break
-        failed_setup = f"; its setup failed: {report['setup']}" if report["setup"] else ""
-        results = [
-            [[*operation, *value] for operation, value in zip(*both, strict=True)]
-            for both in zip(operations, report["results"], strict=True)
-        ]
         transcript = operations
     else:
         checks = [(False, f"after {_ROUNDS} rounds it still asks for more")] * len(tests)
@@ -176,27 +167,6 @@ def _asserts(question: Question, tests: list[str], answer: str) -> Grading:
         elif not passed:
             checks[index] = False, failure + failed_setup
     return [(None, left_out[i]) if i in left_out else check for i, check in enumerate(checks)]
-
-
-def _is_report(report: Any, operations: list[Any]) -> bool:
-    """Whether this is what the probe says of the operations. The answer may have written it."""
-    if not isinstance(report, dict) or not isinstance(report.get("setup"), str | None):
-        return False
-    results = report.get("results")
-    if not isinstance(results, list) or len(results) != len(operations):
-        return False
-    return all(
-        isinstance(values, list) and len(values) == len(test) and all(map(_is_value, values))
-        for values, test in zip(results, operations, strict=True)
-    )
-
-
-def _is_value(value: Any) -> bool:
-    """[text or None, {name: text or None}, what was printed]."""
-    if not isinstance(value, list) or len(value) != 3 or not isinstance(value[1], dict):
-        return False
-    texts = (value[0], *value[1].values())
-    return all(isinstance(text, str | None) for text in texts) and isinstance(value[2], str)
 
 
 def _caught(handler: ast.ExceptHandler) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from mxa_lite.errors import InputError
 from mxa_lite.recipe import own
 from mxa_lite.recipe.checks import check_name
-from mxa_lite.recipe.keys import GENERATED, GYM
+from mxa_lite.recipe.keys import DATA_SUFFIXES, GENERATED, GYM
 from mxa_lite.tasks import arithmetic, gym, sources, stories, sums
-from mxa_lite.tasks.rows import SUFFIXES, Row, Rows, collect, read, sample
+from mxa_lite.tasks.rows import Row, Rows, collect, read, sample
 from mxa_lite.tree import Question
 
 if TYPE_CHECKING:
@@ -51,15 +51,19 @@ def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
     no training questions. Raises InputError: one sentence naming the file, the task or the key.
     """
     parts = list(task.mix) or [task]
-    found = [_scored(part, task, seed, training and part.weight > 0) for part in parts]
-    seen = {question.id: question for one in found for question in one.test}
-    whole = TaskSet([], list(seen.values()), [note for one in found for note in one.notes])
-    for part, one in zip(parts, found, strict=True):
-        fresh = [question for question in one.train if question.id not in seen]
-        if len(fresh) < len(one.train):
-            shared = f"{len(one.train) - len(fresh)} training questions also stand elsewhere"
+    sets = [_load(part, task, seed, training and part.weight > 0) for part in parts]
+    tests = {question.id: question for data in sets for question in data.test}
+    whole = TaskSet([], list(tests.values()), [note for data in sets for note in data.notes])
+    seen = {*tests}
+    for part, data in zip(parts, sets, strict=True):
+        if part.score is not None:
+            for question in (*data.train, *data.test):
+                question.meta["score"] = str(part.score)
+        fresh = [question for question in data.train if question.id not in seen]
+        if len(fresh) < len(data.train):
+            shared = f"{len(data.train) - len(fresh)} training questions also stand elsewhere"
             whole.notes.append(f"{part.name or part.train}: {shared}; removed")
-        seen |= {question.id: question for question in fresh}
+        seen |= {question.id for question in fresh}
         whole.train += fresh
         whole.weights += [part.weight / max(1, len(fresh))] * len(fresh)
     if training and not whole.train:
@@ -71,30 +75,13 @@ def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
     return whole
 
 
-def _scored(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet:
-    """One part, whose questions say which own function grades them."""
-    data = _load(task, above, seed, training)
-    if task.score is not None:
-        for question in (*data.train, *data.test):
-            question.meta["score"] = str(task.score)
-    return data
-
-
 def _load(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet:
     """One part; `above` is the mix it stands in, or itself."""
-    train, test, limit = task.train, task.test, task.limit or above.limit
-    if isinstance(task.name, own.Own):
-        return _own(task, task.name, seed, limit, training)
+    limit = task.limit or above.limit
     name = task.name or ""
-    if name in GENERATED or name.startswith(GYM):
-        return _generated(name, seed, limit, training)
-    if name.lower().endswith(SUFFIXES):
-        name, train = "", train or name
-    if name:
-        check_name(name)
-    source = sources.SOURCES.get(name)
-    if source and not train:
-        train, test = source.train, test or source.test
+    if isinstance(name, own.Own) or name in GENERATED or name.startswith(GYM):
+        return _made_up(task, seed, limit, training)
+    name, train, test = _places(task)
     hold_out = not test and (train not in sources.PLACES or task is above)
     notes: list[str] = []
     most = ceil(limit / (1 - task.held_out)) if limit and hold_out else limit
@@ -109,15 +96,28 @@ def _load(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet
     return TaskSet(learn[:limit] if training else [], report[:limit], notes)
 
 
+def _places(task: TaskSpec) -> tuple[str, str | None, str | None]:
+    """Which built-in task it is, "" for files of another make; where its questions are."""
+    name = str(task.name or "")
+    if name.lower().endswith(DATA_SUFFIXES):
+        return "", task.train or name, task.test
+    if name:
+        check_name(name)
+    source = sources.SOURCES.get(name)
+    if source and not task.train:
+        return name, source.train, task.test or source.test
+    return name, task.train, task.test
+
+
 def check_files(task: TaskSpec) -> list[str]:
     """Read the local files of a task as a run would; the notes on them. Raises InputError."""
     notes: list[str] = []
     for part in task.mix or [task]:
-        name = str(part.name or "")
-        is_file = name.lower().endswith(SUFFIXES)
-        for place in (part.train, part.test, name if is_file else None):
-            if place:
-                _questions(part, "" if is_file else name, place, notes, part.limit or task.limit)
+        if not isinstance(part.name, own.Own):
+            name, *places = _places(part)
+            for place in places:
+                if place and place not in sources.PLACES:
+                    _questions(part, name, place, notes, part.limit or task.limit)
     return notes
 
 
@@ -139,46 +139,41 @@ def _questions(
     return questions
 
 
-def _own(
-    task: TaskSpec, function: own.Own, seed: int, limit: int | None, training: bool
-) -> TaskSet:
-    """Questions that a function of the user's makes up or reads."""
+def _made_up(task: TaskSpec, seed: int, limit: int | None, training: bool) -> TaskSet:
+    """Questions that are made up here, or that a function of the user's makes up or reads."""
     data = TaskSet([], [])
-    for split, start, size in (("train", seed, TRAIN_SIZE), ("test", _TEST_SEED, TEST_SIZE)):
-        if split == "train" and not training:
-            continue
-        rows = enumerate(own.rows(function, split, start, min(limit or size, size)), 1)
-        convert = sources.free if task.score else partial(sources.generic, columns={})
-        questions, notes = collect(rows, convert, f"{function}, {split}")
-        data.notes += notes
-        named = [replace(question, task=str(function)) for question in questions]
-        setattr(data, split, named)
-    return data
-
-
-def _made_up(name: str, place: str, seed: int) -> Iterator[Row]:
-    """Rows of a task that is made up here; `kind` is what the numbers are split by."""
-    if name == "stories":
-        return (
-            {"text": p.text, "gold": p.gold, "kind": p.kind} for p in stories.stream(place, seed)
-        )
-    if name == "sums":
-        return ({"text": text, "gold": gold} for text, gold in sums.stream(place, seed))
-    return ({"text": text, "gold": gold} for text, gold, _ in arithmetic.stream(place, seed))
-
-
-def _generated(name: str, seed: int, limit: int | None, training: bool) -> TaskSet:
-    made: dict[str, list[Question]] = {"train": [], "test": []}
+    name = task.name
+    convert: Callable[[Row], Question] = partial(sources.generic, columns={})
+    if not isinstance(name, own.Own):
+        convert = lambda row: sources.math(**row)  # noqa: E731
+    elif task.score:
+        convert = sources.free
     for split, start, size in (("train", seed, TRAIN_SIZE), ("test", _TEST_SEED, TEST_SIZE)):
         if split == "train" and not training:
             continue
         count = min(limit or size, size)
-        if name.startswith(GYM):
-            rows = gym.rows(name.removeprefix(GYM), start, count)
+        if isinstance(name, own.Own):
+            rows: Rows = enumerate(own.rows(name, split, start, count), 1)
         else:
-            base, _, tune = name.partition(":")
-            place = "tune" if tune and split == "test" else split
-            rows = enumerate(itertools.islice(_made_up(base, place, start), count), 1)
-        questions, _ = collect(rows, lambda row: sources.math(**row), name)
-        made[split] = [replace(question, task=name) for question in questions]
-    return TaskSet(made["train"], made["test"])
+            rows = _rows(str(name), split, start, count)
+        questions, notes = collect(rows, convert, f"{name}, {split}")
+        data.notes += notes if isinstance(name, own.Own) else []
+        named = [replace(question, task=str(name)) for question in questions]
+        (data.train if split == "train" else data.test).extend(named)
+    return data
+
+
+def _rows(name: str, split: str, seed: int, count: int) -> Rows:
+    """Numbered rows of a generated task; `kind` is what the numbers are split by."""
+    if name.startswith(GYM):
+        return gym.rows(name.removeprefix(GYM), seed, count)
+    base, _, tune = name.partition(":")
+    place = "tune" if tune and split == "test" else split
+    rows: Iterator[Row]
+    if base == "stories":
+        made = stories.stream(place, seed)
+        rows = ({"text": p.text, "gold": p.gold, "kind": p.kind} for p in made)
+    else:
+        module = {"sums": sums, "arithmetic": arithmetic}[base]
+        rows = ({"text": text, "gold": gold} for text, gold, *_ in module.stream(place, seed))
+    return enumerate(itertools.islice(rows, count), 1)

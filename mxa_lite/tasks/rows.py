@@ -16,11 +16,11 @@ from operator import itemgetter
 from typing import Any
 
 from mxa_lite.errors import InputError
+from mxa_lite.recipe.keys import DATA_SUFFIXES
 from mxa_lite.tree import Question
 
 Row = dict[str, Any]
 Rows = Iterable[tuple[int, Row | None]]  # numbered from 1; None for what is no row
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 MOST = 60_000  # rows that are taken of a file
 _FORM = (AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError)
 _PACKED = (EOFError, pickle.UnpicklingError, zlib.error)
@@ -69,8 +69,8 @@ def sample(path: str) -> tuple[Rows, list[str]]:
 def _unparsed(path: str) -> Iterator[tuple[int, Row | str | None]]:
     """Numbered rows, those of JSONL as their lines."""
     path = os.path.expanduser(path)
-    if not path.lower().endswith(SUFFIXES):
-        raise InputError(f"{path}: the name of a data file ends in {', '.join(SUFFIXES)}")
+    if not path.lower().endswith(DATA_SUFFIXES):
+        raise InputError(f"{path}: the name of a data file ends in {', '.join(DATA_SUFFIXES)}")
     try:
         if path.lower().endswith(".parquet"):
             import pyarrow.parquet  # type: ignore[import-untyped]

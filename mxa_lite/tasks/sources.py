@@ -110,11 +110,6 @@ def _form(text: str, tests: list[Any]) -> str:
 _problem = partial(generic, columns={}, kind="math")
 
 
-def _olympiad(row: Row) -> Question:
-    gold = row["final_answer"]
-    return math(row["question"], ", ".join(gold) if isinstance(gold, list) else gold)
-
-
 def _mbpp(row: Row) -> Question:
     """`prompt` and `test_imports` are of the sanitized edition, `question` of files after it."""
     text = row[next((name for name in ("prompt", "question") if name in row), "text")]
@@ -216,7 +211,7 @@ SOURCES = {
     "math500": Source(_problem, "", "HuggingFaceH4/MATH-500 default test", "arXiv 2305.20050"),
     "aime24": Source(_problem, "", "HuggingFaceH4/aime_2024 default train", "MAA, AIME 2024"),
     "aime25": Source(_problem, "", "math-ai/aime25 default test", "MAA, AIME 2025"),
-    "olympiadbench": Source(_olympiad, "", _OLYMPIAD, "arXiv 2402.14008"),
+    "olympiadbench": Source(_problem, "", _OLYMPIAD, "arXiv 2402.14008"),
     "polaris": Source(_problem, _POLARIS, "", "hkunlp.github.io/blog/2025/Polaris"),
     "mbpp": Source(_mbpp, f"{_MBPP} train", f"{_MBPP} test", "arXiv 2108.07732"),
     "humaneval": Source(_humaneval, "", _HUMANEVAL, "arXiv 2107.03374"),
