@@ -173,15 +173,15 @@ def run(
         say(f"a step has {len(data.train)} questions, all there are to train on")
     with sampler_for(recipe, policy) as sampler, contextlib.ExitStack() as held:
         this = Run(recipe, folder, sampler, data)
-        if resume and summary:  # more steps than before: the end is measured again
-            results = folder.read_json("eval.json")
-            kept = {key: results[key] for key in ("cold", "during", "seconds") if key in results}
-            folder.write_json("eval.json", kept)
         if distributed.MAIN:
             output.mkdir(parents=True, exist_ok=True)
             held.enter_context(folder.lock())
             if not resume:
                 folder.clear()
+            elif summary:  # more steps than before: the end is measured again
+                results = folder.read_json("eval.json")
+                before = ("cold", "during", "seconds")
+                folder.write_json("eval.json", {k: results[k] for k in before if k in results})
             folder.create(recipe_file.dump(recipe, versions()))
             for file in own.files(own_choices(recipe)).values():
                 folder.write(f"{own.FOLDER}/{file.file}", file.text)
