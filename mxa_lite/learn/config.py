@@ -20,7 +20,7 @@ def config(recipe: Recipe, folder: Path) -> GRPOConfig:
         max_steps=train.steps * train.updates,
         learning_rate=train.learning_rate.executor,
         lr_scheduler_type=train.lr_scheduler,
-        warmup_steps=train.warmup_steps * train.updates,
+        warmup_steps=0,  # `rates.py` has one for each role
         weight_decay=train.weight_decay,
         max_grad_norm=train.max_grad_norm,
         optim=train.optim,

@@ -1,0 +1,45 @@
+"""The warm-up of each role's learning rate, over the updates in which that role learns.
+
+Adam's first updates are as large as the rate allows, whatever the gradient. A role whose first turn
+comes when the run's own warm-up is over would make them at its full rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+
+from mxa_lite.credit.schedule import learning_roles
+from mxa_lite.policy.policy import ROLES
+from mxa_lite.recipe.keys import Recipe
+
+
+def warm_ups(recipe: Recipe) -> dict[str, Callable[[int], float]]:
+    """Role -> the share of its rate at an update, which counts from 0.
+
+    1 / (w + 1), 2 / (w + 1), ... over a role's first w updates, w being `train.warmup_steps` in
+    updates; 1 afterwards, and always where the scheduler is `constant`.
+    """
+    train = recipe.train
+    warm = 0 if train.lr_scheduler == "constant" else train.warmup_steps * train.updates
+
+    def of_role(role: str) -> Callable[[int], float]:
+        turns = [role in learning(recipe, step) for step in range(1, train.steps + 1)]
+        before = [0, *accumulate(turns)]  # steps in which the role has learned so far
+
+        def factor(update: int) -> float:
+            steps, rest = divmod(update, train.updates)
+            steps = min(steps, train.steps)
+            own = before[steps] * train.updates + rest
+            return min(1.0, (own + 1) / (warm + 1))
+
+        return factor
+
+    return {role: of_role(role) for role in ROLES}
+
+
+def learning(recipe: Recipe, step: int) -> tuple[str, ...]:
+    """The roles whose adapters learn at a step (from 1); a shared adapter is the executor's."""
+    if recipe.method == "single_agent" or recipe.model.adapters == "shared":
+        return ("executor",)
+    return learning_roles(recipe.schedule, step)
