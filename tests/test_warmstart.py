@@ -47,8 +47,10 @@ def test_a_warm_start_moves_only_the_roles_it_has_chats_for() -> None:
             return float(policy.model(input_ids=ids, labels=ids.masked_fill(mask == 0, -100)).loss)
 
     before, first = designer(), loss()
-    warm_start(recipe, policy, engine, {"designer": [], "executor": [CHAT] * 8})
+    said: list[str] = []
+    warm_start(recipe, policy, engine, {"designer": [], "executor": [CHAT] * 8}, said.append)
     assert loss() < first
+    assert said and all(line.strip().startswith("executor: ") for line in said)
     assert all(torch.equal(a, b) for a, b in zip(before, designer(), strict=True))
 
 

@@ -77,7 +77,7 @@ def main(
     drawn, policy = tasks.load(recipe.task, recipe.seed).train, load_policy(recipe)
     with sampler_for(recipe, policy) as sampler:
         if after:
-            click.echo(warm_start(recipe, policy, sampler.engine, read_chats(after)))
+            warm_start(recipe, policy, sampler.engine, read_chats(after), click.echo)
         samples = list(right_designs(sampler, drawn, each))
     chats = chats_of(samples, calls, random.Random("kept"))
     rows = [{"role": role, "messages": chat} for role in chats for chat in chats[role]]

@@ -248,4 +248,4 @@ class Bootstrap:
             + ", ".join(f"{len(chats)} {role}" for role, chats in self.chats.items())
             + " chats, in cold_start/chats.jsonl"
         )
-        return warmstart.warm_start(recipe, engine.policy, engine, self.chats)
+        return warmstart.warm_start(recipe, engine.policy, engine, self.chats, self.say)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from mxa_lite.errors import InputError, read_text
@@ -92,10 +93,29 @@ def rows(engine: Engine, chats: list[Chat]) -> list[dict[str, list[int]]]:
     return done
 
 
+class _Progress(TrainerCallback):
+    """A line each time the loss is logged: with a real model on a CPU a step takes seconds."""
+
+    def __init__(self, adapter: str, say: Callable[[str], None]) -> None:
+        self.adapter, self.say = adapter, say
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if "loss" in (logs or {}):
+            steps = f"{state.global_step}/{state.max_steps}"
+            self.say(f"  {self.adapter}: {steps} steps, loss {float(logs['loss']):.3f}")
+
+
 def warm_start(
-    recipe: Recipe, policy: Policy, engine: Engine, chats: dict[str, list[Chat]]
+    recipe: Recipe,
+    policy: Policy,
+    engine: Engine,
+    chats: dict[str, list[Chat]],
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, float]:
-    """Train each adapter on its role's chats (a shared one on both); the last loss per adapter."""
+    """Train each adapter on its role's chats (a shared one on both); the last loss per adapter.
+
+    say: is told of the loss, five times for an adapter.
+    """
     losses = {}
     cold = recipe.cold_start
     cpu = not torch.cuda.is_available()
@@ -143,6 +163,7 @@ def warm_start(
                     processing_class=policy.tokenizer,
                 )
             trainer.remove_callback(PrinterCallback)
+            trainer.add_callback(_Progress(name, say))
             trainer.train()
             logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
             losses[name] = logged[-1] if logged else float("nan")

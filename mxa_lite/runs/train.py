@@ -80,7 +80,8 @@ class Run:
             self.say(
                 f"cold start: at most {cold.steps} steps on {counts} chats of {self.chats.name}"
             )
-            losses = warmstart.warm_start(self.recipe, self.policy, self.sampler.engine, chats)
+            engine = self.sampler.engine
+            losses = warmstart.warm_start(self.recipe, self.policy, engine, chats, self.say)
             self.say("cold start: loss " + ", ".join(f"{r} {x:.3f}" for r, x in losses.items()))
         if distributed.MAIN:
             beside = self.folder.checkpoints / "cold.part"
