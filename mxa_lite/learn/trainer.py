@@ -26,7 +26,7 @@ from mxa_lite.learn.checkpoints import Checkpoints
 from mxa_lite.learn.config import config
 from mxa_lite.learn.logprobs import pack_tokens_of, token_logps
 from mxa_lite.learn.numbers import UpdateNumbers, finite, summed_by_role, unmeasured
-from mxa_lite.learn.rates import warm_ups
+from mxa_lite.learn.rates import with_warm_ups
 from mxa_lite.learn.step import Step
 from mxa_lite.policy.policy import Policy, exact_adapters, out_of_memory
 from mxa_lite.policy.request import seed_of
@@ -244,18 +244,9 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
             optimizer.add_param_group(group | {"params": designer, "lr": rate, "role": "designer"})
         return optimizer
 
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> Any:
+    def create_scheduler(self, *arguments: Any, **named: Any) -> Any:
         """Transformers' course of the rates over the run, times each role's own warm-up."""
-        scheduler = super().create_scheduler(num_training_steps, optimizer)
-        warm = warm_ups(self.recipe)
-        for number, group in enumerate(scheduler.optimizer.param_groups):
-            course = scheduler.lr_lambdas[number]
-            own = warm[group.get("role", "executor")]
-            scheduler.lr_lambdas[number] = lambda update, a=course, b=own: a(update) * b(update)
-            group["lr"] = scheduler.base_lrs[number] * scheduler.lr_lambdas[number](0)
-        return scheduler
+        return with_warm_ups(super().create_scheduler(*arguments, **named), self.recipe)
 
     def _rate_of(self, role: str) -> float:
         """The learning rate of this update; that of a designer's own groups stands last."""
