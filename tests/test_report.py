@@ -5,9 +5,10 @@ import re
 import shutil
 
 import pytest
-from handmade import NASTY, SCRIPT, long_run, run_folder
+from handmade import NASTY, SCRIPT, long_run, run_folder, trees
 
 from mxa_lite.evidence import charts, report
+from mxa_lite.evidence.attempts import attempts_of, save_transcripts
 from mxa_lite.runfolder import RunFolder
 
 
@@ -156,3 +157,18 @@ def test_a_state_that_stops_learning_is_named_above_the_tables(tmp_path):
     lines = [line | {"valid_scripts": 0.0} for line in RunFolder(run).read_metrics()]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert "After step 3: absorbing state" in report.build(run).read_text()
+
+
+def test_a_transcript_says_what_its_prediction_says(tmp_path):
+    """Also where the answer is right and no reply holds it, which is not paid."""
+    made = trees(1, 2)
+    for call in made[0].designs[0].executions[0].calls:
+        call.reply = "no answer"
+    save_transcripts(made, tmp_path, "reply")
+    lines = (tmp_path / "transcripts.jsonl").read_text().splitlines()
+    designs = [design for line in lines for design in json.loads(line)["designs"]]
+    verdicts = [e["correct"] for d in designs for e in d["executions"] or [{"correct": 0.0}]]
+    assert verdicts == [a.correct for a in attempts_of(made, "reply")] == [0, 1, 1, 1, 0]
+    call = designs[0]["call"]
+    assert "logps" not in call
+    assert call["completion_ids"] == len(made[0].designs[0].call.completion_ids)

@@ -13,6 +13,9 @@ from mxa_lite.credit.reward import paid_correct
 from mxa_lite.evidence.stats import interval
 from mxa_lite.tree import Call, Tree
 
+IDS = ("prompt_ids", "completion_ids")  # of a call; a page and a transcript only count them
+TRANSCRIPTS = "transcripts.jsonl"
+
 
 @dataclass
 class Attempt:
@@ -122,3 +125,28 @@ def save_predictions(modes: dict[str, list[Attempt]], folder: Path) -> None:
                     "kind": a.kind,
                 }
                 file.write(json.dumps(row) + "\n")
+
+
+def save_transcripts(trees: Sequence[Tree], folder: Path, answer_from: str) -> None:
+    """`transcripts.jsonl`, a question a line as in `rollouts/`, but of token ids only their count.
+
+    `correct` is the verdict as far as it is paid, so that a transcript says what its prediction
+    says.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / TRANSCRIPTS).open("w", encoding="utf-8") as file:
+        for tree in trees:
+            data = _counted(tree.to_json())
+            for design, own in zip(tree.designs, data["designs"], strict=True):
+                for e, row in zip(design.executions, own["executions"], strict=True):
+                    row["correct"] = paid_correct(e, tree.question.kind, answer_from)
+            file.write(json.dumps(data) + "\n")
+
+
+def _counted(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_counted(item) for item in value]
+    if isinstance(value, dict):
+        kept = {key: inner for key, inner in value.items() if key != "logps"}
+        return {k: len(v) if k in IDS else _counted(v) for k, v in kept.items()}
+    return value

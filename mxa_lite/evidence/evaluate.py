@@ -15,6 +15,7 @@ from mxa_lite.evidence.attempts import (
     completion_tokens,
     kinds_of,
     save_predictions,
+    save_transcripts,
     summarize,
 )
 from mxa_lite.evidence.rivals import best_by_kind, best_fixed
@@ -156,7 +157,7 @@ def measure(
 
     With "fixed" come `fixed_<system>` for every hand-written system within `rollout.max_calls`,
     `fixed_best`, and where questions have kinds `oracle_kind`. Predictions go to
-    `folder/<mode>.jsonl`.
+    `folder/<mode>.jsonl`, what the designs and their agents said to `folder/transcripts.jsonl`.
     """
     recipe = sampler.recipe
     temperature, samples = recipe.rollout.temperature, recipe.eval.samples
@@ -171,6 +172,8 @@ def measure(
     def drawing(*arguments: Any) -> list[Attempt]:
         trees = designed_trees(*arguments)
         measured.designs = {tree.question.id: tree.designs for tree in trees}
+        if folder is not None:
+            save_transcripts(trees, folder, recipe.credit.answer_from)
         return attempts_of(trees, recipe.credit.answer_from)
 
     def voting(*arguments: Any) -> list[Attempt]:
