@@ -1,4 +1,7 @@
-"""The figures of report and comparison, as SVG text. Matplotlib, without pyplot or a display."""
+"""The figure of a comparison, as SVG text, and the colours that names have in every figure.
+
+Matplotlib, without pyplot or a display.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,20 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 Values = Sequence[float | None]
-ROLE_COLOUR = {"designer": "#2563a8", "executor": "#c2570c"}
-NAMED = {**ROLE_COLOUR, "ok": "#3f8f5f", "correct": "#3f8f5f"}
-COLOURS = ("#6b5ca5", "#b3820f", "#2b8a9e", "#a3527c", "#7d8899", "#b4433a", "#8c6d46", "#4b6fae")
+# By name, so that a role, a pattern or an outcome looks the same on every page; mid-tones, which
+# can be read on white and on black.
+COLOUR = {
+    **{"designer": "#3f7fc4", "executor": "#d0691f", "correct": "#3d9a64", "ok": "#3d9a64"},
+    **{"single": "#8b95a5", "vote": "#7d6cc0", "judge": "#b85f95", "reflect": "#b98a16"},
+    **{"debate": "#c4534c", "chain": "#5aa3d8", "pipeline": "#2f9bb0", "map": "#6b9a3c"},
+    **{"router": "#8c6d46", "other": "#6b7280", "single_agent": "#8b95a5"},
+    **{"no_script": "#6b7280", "syntax_error": "#c4534c", "rejected": "#b98a16"},
+    **{"crashed": "#9c3f6b", "timeout": "#7d6cc0", "memory": "#8c6d46", "no_answer": "#2f9bb0"},
+    **{"call_budget": "#d98a4a", "token_budget": "#d9a066", "no_calls": "#5aa3d8"},
+}
+COLOURS = ("#7d6cc0", "#b98a16", "#2f9bb0", "#b85f95", "#8b95a5", "#c4534c", "#8c6d46", "#3f7fc4")
 WINDOW = 5  # steps of the running mean that is drawn over the raw line
 
 
@@ -33,26 +44,6 @@ def svg(figure: Figure, name: str) -> str:
     return text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
 
 
-def panel(steps: Sequence[int], roles: Sequence[str]) -> Figure:
-    """An empty figure over training steps, the stages of the two roles shaded."""
-    figure = Figure((4.2, 2.6), layout="constrained")
-    axes = figure.add_subplot()
-    start = 0
-    for i in range(1, len(steps) + 1):
-        if i == len(steps) or roles[i] != roles[start]:
-            colour = ROLE_COLOUR.get(roles[start])
-            if colour:
-                axes.axvspan(steps[start] - 0.5, steps[i - 1] + 0.5, color=colour, alpha=0.08, lw=0)
-            start = i
-    if steps:
-        axes.set_xlim(steps[0] - 0.5, steps[-1] + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    axes.set_xlabel("step", fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
 def smooth(values: Values) -> list[float]:
     """The mean of the last WINDOW known values, at each step; NaN before the first."""
     found: list[float] = []
@@ -62,64 +53,6 @@ def smooth(values: Values) -> list[float]:
         last = found[-WINDOW:]
         means.append(sum(last) / len(last) if last else float("nan"))
     return means
-
-
-def lines(
-    name: str,
-    steps: Sequence[int],
-    roles: Sequence[str],
-    series: Mapping[str, Values],
-    top: float | None = None,
-) -> str:
-    """Raw values thin, their running mean bold; a step without a value leaves a gap."""
-    figure = panel(steps, roles)
-    axes = figure.axes[0]
-    dot = "." if len(steps) < 50 else ""  # more of them hide the lines
-    for i, (label, values) in enumerate(series.items()):
-        colour = NAMED.get(label, COLOURS[i % len(COLOURS)])
-        raw = [float("nan") if v is None else v for v in values]
-        axes.plot(steps, raw, color=colour, lw=0.8, alpha=0.45, marker=dot, ms=3)
-        axes.plot(steps, smooth(values), color=colour, lw=1.8, label=label)
-    axes.set_ylim(0, top or max(1.05 * axes.get_ylim()[1], 0.1))
-    return svg(figure, name)
-
-
-def measured(
-    name: str,
-    steps: Sequence[int],
-    roles: Sequence[str],
-    results: Mapping[int, Mapping[str, Mapping[str, float]]],
-) -> str:
-    """Accuracy of every system at the steps where it was measured, with a band: its interval."""
-    figure = panel(steps, roles)
-    axes = figure.axes[0]
-    for i, mode in enumerate(dict.fromkeys(mode for modes in results.values() for mode in modes)):
-        at = sorted(step for step, modes in results.items() if mode in modes)
-        low, middle, high = ([results[s][mode][k] for s in at] for k in ("low", "accuracy", "high"))
-        axes.fill_between(at, low, high, color=COLOURS[i % len(COLOURS)], alpha=0.15, lw=0)
-        label = mode.replace("_", " ")
-        axes.plot(at, middle, color=COLOURS[i % len(COLOURS)], marker=".", label=label)
-    axes.set_xlim(-0.5, steps[-1] + 0.5)
-    axes.set_ylim(0, 1.02)
-    return svg(figure, name)
-
-
-def stack(
-    name: str, steps: Sequence[int], series: Mapping[str, Sequence[float]], share: bool = False
-) -> str:
-    """Bars on bars, one a step; share: each step's bars add up to 1. Empty series are left out."""
-    figure = panel(steps, [""] * len(steps))
-    axes = figure.axes[0]
-    totals = [sum(values[i] for values in series.values()) for i in range(len(steps))]
-    edges, base = [s - 0.5 for s in steps] + [steps[-1] + 0.5], [0.0] * len(steps)
-    for i, (label, values) in enumerate((k, v) for k, v in series.items() if any(v)):
-        scaled = [v / t if share and t else v for v, t in zip(values, totals, strict=True)]
-        colour = NAMED.get(label, COLOURS[i % len(COLOURS)])
-        above = [b + v for b, v in zip(base, scaled, strict=True)]
-        axes.stairs(above, edges, baseline=base, fill=True, color=colour, label=label, lw=0)
-        base = above
-    axes.set_ylim(0, 1 if share else None)
-    return svg(figure, name)
 
 
 def comparison(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -150,7 +83,7 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for axes, row in zip(grid, rows, strict=False):
         steps = [point["step"] for point in row["curve"]]
         series = [smooth([p["patterns"].get(name, 0.0) for p in row["curve"]]) for name in names]
-        colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
+        colours = [COLOUR.get(n, COLOURS[i % len(COLOURS)]) for i, n in enumerate(names)]
         if not steps:
             continue
         axes.stackplot(steps, series, colors=colours, labels=names)

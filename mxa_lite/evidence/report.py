@@ -10,7 +10,7 @@ import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -24,20 +24,32 @@ from pygments.token import STANDARD_TYPES
 
 from mxa_lite.errors import json_object
 from mxa_lite.evidence import charts
+from mxa_lite.evidence.attempts import IDS, TRANSCRIPTS
 from mxa_lite.evidence.warnings import first_due
+from mxa_lite.evidence.why import why
+from mxa_lite.recipe.keys import Model, Recipe, TaskSpec, dotted, flat
 from mxa_lite.runfolder import RunFolder
 
-BUDGET = 7_000_000  # bytes of rollouts in the page
+# The page stays under 5 MB; a thousand steps of curves take about half of one.
+BUDGET = 2_200_000  # bytes of rollouts in the page
+TRANSCRIPT_BUDGET = 1_600_000  # bytes of held-out transcripts
 STEPS = 100  # steps with rollouts in the page, at most
 TEXT = 20_000  # characters of one text
 LONG = 40  # characters from which a text stands in the table
 MOST = 400  # entries of any list
-IDS = ("prompt_ids", "completion_ids")  # only counted
 LEFT_OUT = ("logps", "tests", "meta")
-SHADES = Markup(
-    'Shaded: <span class="executor">the executor learns</span>, '
-    '<span class="designer">the designer learns</span>. '
-)
+ENDS = ("cold", "final")
+RIVALS = {
+    "single": "one agent",
+    "self_consistency": "self-consistency",
+    "fixed_best": "best fixed system",
+    "oracle_kind": "best fixed system of each kind",
+    "router": "hand-written router",
+}
+ALONE = {
+    "trained_cold": "only the designer trained",
+    "cold_trained": "only the executor trained",
+}
 
 
 def highlight(script: str) -> list[tuple[str, str]]:
@@ -51,8 +63,14 @@ def highlight(script: str) -> list[tuple[str, str]]:
     return found
 
 
+def squeeze(data: Any) -> str:
+    """Data as base64 of gzipped JSON, as `report.js` reads it."""
+    packed = gzip.compress(json.dumps(data).encode(), compresslevel=9, mtime=0)
+    return base64.b64encode(packed).decode()
+
+
 def pack(trees: Iterable[Mapping[str, Any]]) -> str:
-    """Trees of `Tree.to_json` as base64 of gzipped JSON, as `report.js` reads it.
+    """Trees of `Tree.to_json`, squeezed.
 
     Without token ids; long texts stand once in a table, and every script has its tokens beside it.
     """
@@ -60,7 +78,7 @@ def pack(trees: Iterable[Mapping[str, Any]]) -> str:
 
     def lean(value: Any, key: str = "") -> Any:
         if key in IDS:
-            return len(value)
+            return value if isinstance(value, int) else len(value)
         if isinstance(value, dict):
             return {k: lean(v, k) for k, v in value.items() if k not in LEFT_OUT}
         if isinstance(value, list):
@@ -73,11 +91,10 @@ def pack(trees: Iterable[Mapping[str, Any]]) -> str:
     found = []
     for tree in trees:
         found.append(lean(tree))
+        found[-1]["kind"] = str((tree["question"].get("meta") or {}).get("kind", ""))
         for design, made in zip(tree["designs"], found[-1]["designs"], strict=True):
             made["tokens"] = highlight((design["script"] or "")[:TEXT])
-    data = {"trees": found, "texts": list(texts)}
-    packed = gzip.compress(json.dumps(data).encode(), compresslevel=9, mtime=0)
-    return base64.b64encode(packed).decode()
+    return squeeze({"trees": found, "texts": list(texts)})
 
 
 def spread_out(count: int) -> list[int]:
@@ -110,70 +127,88 @@ def sample(run: Path) -> list[dict[str, str]]:
     return [{"label": f"step {step}", "data": chosen[step]} for step in sorted(chosen)]
 
 
-def _of(lines: Sequence[Mapping[str, Any]], key: str, inner: str) -> list[Any]:
-    return [(line.get(key) or {}).get(inner) for line in lines]
+@lru_cache(2)
+def _transcripts(paths: tuple[Path, ...], sizes: tuple[int, ...]) -> dict[str, Any]:
+    """sizes: of the files, so that one that has changed is read again."""
+    lines = [path.read_text("utf-8").splitlines() for path in paths]
+    questions = min(map(len, lines))
+    order, count = spread_out(questions), questions
+    while True:
+        chosen = sorted(order[:count])
+        trees = [[json.loads(of_file[i]) for i in chosen] for of_file in lines]
+        data = [pack(of_file) for of_file in trees]
+        size = sum(map(len, data))
+        if size <= TRANSCRIPT_BUDGET or count <= 1:
+            return {"shown": count, "questions": questions, "data": data}
+        count = max(1, min(count - 1, int(0.95 * count * TRANSCRIPT_BUDGET / size)))
 
 
-def figures(lines: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sections of the training, in order: name, what to know, charts (title, SVG)."""
-    steps = [line["step"] for line in lines]
-    roles = [line["role"] for line in lines]
-    # A run of one agent alone has no designer, and nothing to say about one.
-    cast = [r for r in charts.ROLE_COLOUR if any(_of(lines, "completion_length", r))]
+def transcripts(run: Path) -> dict[str, Any]:
+    """Held-out questions with their designs, as many as the page has room for; empty without.
 
-    def chart(title: str, draw: Callable[..., str], *data: Any) -> dict[str, Any]:
-        return {"title": title, "svg": Markup(draw(title, steps, *data))}
+    shown, questions: how many of how many. whens: which adapters, in order; data: packed, of each.
+    """
+    files = {when: run / "predictions" / when / TRANSCRIPTS for when in ENDS}
+    there = {when: path for when, path in files.items() if path.is_file() and path.stat().st_size}
+    if not there:
+        return {}
+    sizes = tuple(path.stat().st_size for path in there.values())
+    return {"whens": list(there), **_transcripts(tuple(there.values()), sizes)}
 
-    def curve(title: str, series: Mapping[str, Any], top: float | None = None) -> dict[str, Any]:
-        return chart(title, charts.lines, roles, series, top)
 
-    def by_role(title: str, key: str) -> dict[str, Any]:
-        return curve(title, {role: _of(lines, key, role) for role in cast})
+def _rounded(value: Any) -> Any:
+    """Four digits are more than a curve shows, and a third of the size."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items() if key != "memory"}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
-    def stacked(title: str, key: str, share: bool = False) -> dict[str, Any]:
-        names = list(dict.fromkeys(name for line in lines for name in line.get(key) or {}))
-        series = {n: [v or 0.0 for v in _of(lines, key, n)] for n in names}
-        return chart(title, charts.stack, series, share)
 
-    def share(role: str) -> list[float | None]:
-        groups = [g or {"total": 0, "signal": 0} for g in _of(lines, "groups", role)]
-        return [g["signal"] / g["total"] if g["total"] else None for g in groups]
-
-    shown = {"correct": "correct", "valid scripts": "valid_scripts"}
-    correct = {label: [line.get(key) for line in lines] for label, key in shown.items()}
-    kinds = {"within a design": "intra", "between designs": "inter"}
-    spread = {label: _of(lines, "spread", key) for label, key in kinds.items()}
-    learning = [
-        curve("Share of executions correct, of scripts valid", correct, 1.02),
-        by_role("Mean reward", "reward"),
+def curves(lines: Sequence[Mapping[str, Any]], results: Mapping[str, Any], mode: str) -> str:
+    """What `curves.js` draws, squeezed: the lines of metrics, and the main mode's held-out numbers
+    by step; the cold adapters' at 0, the trained ones' at the last."""
+    measured = {int(step): modes for step, modes in (results.get("during") or {}).items()}
+    measured |= {0: results.get("cold") or {}, lines[-1]["step"]: results.get("final") or {}}
+    points = [
+        {"step": step, **{key: measured[step][mode][key] for key in ("accuracy", "low", "high")}}
+        for step in sorted(measured)
+        if mode in measured[step]
     ]
-    if during := results.get("during"):
-        ends = {0: results.get("cold"), steps[-1]: results.get("final")}
-        measured = {int(step): modes for step, modes in during.items()}
-        measured |= {step: modes for step, modes in ends.items() if modes}
-        learning.insert(0, chart("Held-out accuracy", charts.measured, roles, measured))
-    copied = {"right and in the question": [line.get("paid_in_question") for line in lines]}
-    outcomes = [
-        stacked("Outcomes, share of executions", "outcomes", True),
-        stacked("Patterns, share of designs", "patterns", True),
+    data = {"lines": [_rounded(line) for line in lines], "measured": points}
+    return squeeze(data | {"colours": charts.COLOUR, "window": charts.WINDOW})
+
+
+def beside(mode: str, results: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The main mode cold and trained, each role trained alone, and the rivals after training."""
+    ends = {when: results.get(when) or {} for when in ENDS}
+    rows = [
+        ("cold", ends["cold"].get(mode)),
+        ("trained", ends["final"].get(mode)),
+        *((label, (results.get("swap") or {}).get(cell)) for cell, label in ALONE.items()),
+        *((label, ends["final"].get(name)) for name, label in RIVALS.items() if name != mode),
     ]
-    health = [
-        curve("Share of groups with signal", {r: share(r) for r in cast}, 1.02),
-        curve("Spread of rewards, standard deviation", spread),
-        by_role("Share of completions truncated", "truncated"),
-        curve("Share of paid answers that stand in the question", copied, 1.02),
-        by_role("Completion length, tokens", "completion_length"),
-    ]
-    cost = [stacked("Seconds a step, by phase", "seconds"), stacked("Tokens a step", "tokens")]
-    shades = SHADES if set(roles) & set(charts.ROLE_COLOUR) else "Both roles learn in every step. "
-    differ = "Only a group whose rewards differ has signal and teaches."
-    sections = (
-        ("Learning", shades + "Thin: each step; bold: mean of the last five.", learning),
-        ("Outcomes and patterns", "Every outcome but ok earns no reward.", outcomes),
-        ("Health of the signal", differ, health),
-        ("Cost", "", cost),
-    )
-    return [{"name": name, "about": about, "charts": made} for name, about, made in sections]
+    return [(label, numbers) for label, numbers in rows if numbers]
+
+
+def _differences(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a stored recipe whose values are not the defaults."""
+    defaults = flat(Recipe(model=Model(), task=TaskSpec(name="arithmetic")))
+    apart = ("versions", "own", "task.name", "model.name")  # said elsewhere, or no choice
+    return {
+        key: value
+        for key, value in dotted(recipe).items()
+        if not key.startswith(apart) and defaults.get(key) != value
+    }
+
+
+def _duration(lines: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> str:
+    """Of the training's steps and the evaluations before and after it, as far as measured."""
+    seconds = sum(sum(line["seconds"].values()) for line in lines)
+    for when, by_mode in (results.get("seconds") or {}).items():
+        modes = results.get(when) or {}
+        seconds += sum(s * modes.get(mode, {}).get("attempts", 0) for mode, s in by_mode.items())
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
 @cache
@@ -190,11 +225,15 @@ def environment() -> Environment:
 def page(**parts: Any) -> str:
     """The page as text. A policy in it forbids the network and every script but our own."""
     folder = files("mxa_lite") / "templates"
-    script, style = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("js", "css"))
+    style = (folder / "report.css").read_text("utf-8")
+    names = ("report.js", "curves.js", "transcripts.js", "start.js")
+    script = "\n".join((folder / name).read_text("utf-8") for name in names)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    empty: dict[str, Any] = dict.fromkeys(("steps", "sections", "evaluation", "swap", "note"), "")
+    empty: dict[str, Any] = dict.fromkeys(("steps", "curves", "evaluation", "swap", "note"), "")
     empty |= dict.fromkeys(("recipe", "ask", "version", "answer", "back", "kinds", "patterns"), "")
-    empty |= {"summary": {}, "warnings": {}}
+    empty |= dict.fromkeys(("facts", "beside", "why", "transcripts", "differences"), "")
+    empty["hand_written"] = []
+    empty |= {"summary": {}, "warnings": {}, "colours": charts.COLOUR}
     given = {**empty, "headline": {"cold": None, "final": None}, **parts}
     page = environment().get_template("report.html.j2")
     return page.render(script=Markup(script), style=Markup(style), digest=digest, **given)
@@ -219,6 +258,14 @@ def patterns_by_kind(ends: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {"names": order, "rows": rows} if rows else {}
 
 
+def _task(task: Any) -> str:
+    """What a stored recipe's `task` block reads its questions from."""
+    if not isinstance(task, dict):
+        return str(task or "")
+    sources = [task.get("name") or task.get("train") or "", *map(_task, task.get("mix") or [])]
+    return ", ".join(filter(None, map(str, sources)))
+
+
 def version(run: Path) -> str:
     """Changes whenever something that the report shows has changed."""
     names = ("metrics.jsonl", "eval.json", "summary.json")
@@ -237,19 +284,33 @@ def render(run: Path, **parts: Any) -> str:
     summary = folder.read_json("summary.json")
     mode = "single" if recipe.get("method") == "single_agent" else "designed"
     done = lines[-1]["step"] if lines else 0
-    ends = {when: results.get(when) or {} for when in ("cold", "final")}
+    ends = {when: results.get(when) or {} for when in ENDS}
     whose = "one agent" if mode == "single" else "the designed systems"
     modes = dict.fromkeys(name for end in ends.values() for name in end)
     rows = [(name, when, ends[when][name]) for name in modes for when in ends if name in ends[when]]
     steps = sample(run)
+    model = recipe.get("model") or {}
+    facts = {
+        "model": " ".join(str(model[key]) for key in ("name", "quantization") if key in model),
+        "task": _task(recipe.get("task")),
+        "machine": (recipe.get("versions") or {}).get("machine"),
+        "finished": summary.get("finished"),
+        "training and evaluation": _duration(lines, results) if lines else None,
+    }
     return page(
         title=run.resolve().name,
         headline={when: end.get(mode) for when, end in ends.items()} | {"whose": whose},
         note="" if summary else f"not finished: {done} of {wanted or '?'} steps",
         steps=steps,
         done=done,
-        sections=figures(lines, results) if lines else [],
+        curves=curves(lines, results, mode) if lines else "",
+        facts={name: fact for name, fact in facts.items() if fact},
+        differences=_differences(recipe) if recipe else {},
+        beside=beside(mode, results),
+        why=why(run) if mode == "designed" else {},
+        transcripts=transcripts(run),
         evaluation=rows,
+        hand_written=[m for m in modes if m.startswith("fixed_") and m != "fixed_best"],
         seconds=results.get("seconds") or {},
         swap=results.get("swap") or {},
         summary=summary,

@@ -1,10 +1,13 @@
-"""What a run was made with, as its stored recipe names it."""
+"""What a run was made with and on, as its stored recipe names it."""
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from mxa_lite import __version__
 
@@ -21,3 +24,12 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             installed[name] = version(name)
     return installed
+
+
+def machine(gpu: str | None) -> str:
+    """Cores, processor and GPU in one line. gpu: its name, None without."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text("utf-8", "replace") if info.is_file() else ""
+    named = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
+    processor = named[1] if named else platform.machine()
+    return f"{os.cpu_count()} cores of {processor}, {gpu or 'no GPU'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -135,6 +136,7 @@ class Measuring:
             "interval": final and [final["low"], final["high"]],
             "swap": {c: m["accuracy"] for c, m in (results.get("swap") or {}).items()} or None,
             "seconds": sum(sum(line["seconds"].values()) for line in lines),
+            "finished": time.strftime("%F %H:%M"),
         }
         if cold and final:
             summary |= self.beside(main, {"cold": cold, "final": final})

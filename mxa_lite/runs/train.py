@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import torch
 from tqdm import tqdm
 
 from mxa_lite import embedded
@@ -22,7 +23,7 @@ from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe import own
 from mxa_lite.recipe.keys import Recipe, own_choices
-from mxa_lite.recipe.versions import versions
+from mxa_lite.recipe.versions import machine, versions
 from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.runfolder import RunFolder, checkpoint_name, latest_checkpoint, step_of
@@ -183,7 +184,8 @@ def run(
                 results = folder.read_json("eval.json")
                 before = ("cold", "during", "seconds")
                 folder.write_json("eval.json", {k: results[k] for k in before if k in results})
-            folder.create(recipe_file.dump(recipe, versions()))
+            gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+            folder.create(recipe_file.dump(recipe, versions() | {"machine": machine(gpu)}))
             for file in own.files(own_choices(recipe)).values():
                 folder.write(f"{own.FOLDER}/{file.file}", file.text)
             folder.write_json("questions.json", marks)

@@ -1,5 +1,6 @@
 "use strict";
-// The browser of rollouts. Text of models enters the page through textContent only.
+// Trees of rollouts as folds: question, design, execution, call. Text of models enters the page
+// through textContent only.
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 132, HEIGHT = 40, GAP = 14, PAD = 10, HEAD = 30, DRAWN = 80;
 const ASKED = document.querySelector("[data-asked]");  // one question that nobody graded
@@ -126,8 +127,9 @@ function graph(nodes, text, choose) {
   return element("div", { class: "graph" }, drawing);
 }
 
-function browse(data) {
-  const graded = (...tags) => (ASKED ? [] : tags);
+// What draws the parts of some packed trees. rewarded: whether anything was learned from them.
+function viewer(data, rewarded = !ASKED) {
+  const graded = (...tags) => (rewarded ? tags : []);
   const text = (value) => String(value?.text === undefined ? value ?? "" : data.texts[value.text]);
   const said = (who, content) => [element("div", { class: "who" }, who), element("pre", {}, content)];
 
@@ -182,6 +184,11 @@ function browse(data) {
     });
   }
 
+  return { text, said, script, call, execution, design };
+}
+
+function browse(data) {
+  const { text, said, design } = viewer(data);
   if (ASKED) return data.trees[0].designs.map(design);
   return data.trees.map((tree) => {
     const mean = tree.designs.reduce((sum, d) => sum + d.reward, 0) / Math.max(1, tree.designs.length);
@@ -193,35 +200,3 @@ function browse(data) {
     });
   });
 }
-
-async function show(packed) {
-  const found = browse(await unpack(packed.textContent));
-  document.getElementById("browser").replaceChildren(...found);
-}
-
-function start() {
-  const chooser = document.getElementById("step");
-  const packed = document.querySelectorAll("script.rollout");
-  if (chooser) {
-    chooser.selectedIndex = packed.length - 1;
-    chooser.addEventListener("change", () => show(packed[chooser.selectedIndex]));
-    show(packed[chooser.selectedIndex]);
-  }
-  if (!document.body.dataset.live) return;
-  const form = document.querySelector("form");
-  form.addEventListener("submit", () => {
-    form.querySelector("button").disabled = true;
-    form.querySelector("button").textContent = "Designing and running; the first time loads the model …";
-  });
-  addEventListener("pageshow", (event) => event.persisted && location.reload());
-  setInterval(async () => {
-    const answer = await fetch("version").catch(() => null);
-    const now = answer?.ok ? await answer.text() : null;
-    if (now === null || now === document.body.dataset.version) return;
-    const busy = form.elements.question.value || document.querySelector("details[open]") ||
-      chooser?.selectedIndex < packed.length - 1;
-    if (busy) document.getElementById("news").hidden = false;
-    else location.reload();
-  }, 5000);
-}
-start();
