@@ -8,6 +8,7 @@ from threading import Thread
 
 from mxa_lite.credit.advantage import GroupStats, assign
 from mxa_lite.credit.schedule import learning_roles, stage
+from mxa_lite.evidence.attempts import save_transcripts
 from mxa_lite.evidence.metrics import step_line
 from mxa_lite.learn.numbers import unmeasured
 from mxa_lite.recipe import file as recipe_file
@@ -57,6 +58,18 @@ def trees(step, right):
     return made
 
 
+def held_out(table):
+    """Each question with a design an attempt, the first of another pattern; which were correct."""
+    made = trees(0, 2)
+    for tree, row in zip(made, table, strict=True):
+        tree.question.meta["kind"] = "sums" if tree.question.id == "q1" else "others"
+        tree.designs = [
+            Design(call("designer", "", SCRIPT), SCRIPT, pattern, executions=[execution(c)])
+            for pattern, c in zip(("vote", "debate"), row, strict=True)
+        ]
+    return made
+
+
 def measured(right, attempts):
     accuracy = right / attempts
     return {
@@ -100,6 +113,7 @@ def run_folder(
         ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         folder.write(f"predictions/{when}/designed.jsonl", text)
+        save_transcripts(held_out(table), path / "predictions" / when, "reply")
     cells = ("cold_cold", "trained_cold", "cold_trained", "trained_trained")
     results["swap"] = dict.fromkeys(cells, measured(1, 4))
     folder.write_json("eval.json", results)
@@ -107,9 +121,10 @@ def run_folder(
     return path
 
 
-def long_run(path):
-    """A hundred steps whose rollouts would take 14 MB of the page if all of them were in it."""
-    run, source = run_folder(path, steps=100), Random(0)
+def long_run(path, steps=100):
+    """Steps whose rollouts would take far more of the page than there is room for, 14 MB of a
+    hundred."""
+    run, source = run_folder(path, steps=steps), Random(0)
     for file in sorted((run / "rollouts").iterdir()):
         text = file.read_text()
         noisy = re.sub('"reply": "', lambda found: found[0] + source.randbytes(8000).hex(), text)

@@ -83,6 +83,61 @@ def test_a_hundred_steps_open_quickly(browser: webdriver.Chrome, tmp_path: Path)
     assert time.perf_counter() - start < 5  # a tenth of it on a free machine
 
 
+def rows(browser: webdriver.Chrome) -> list[str]:
+    return [row.text for row in browser.find_elements(By.CSS_SELECTOR, "#pairs > details")]
+
+
+def chosen(browser: webdriver.Chrome, name: str, value: str) -> list[str]:
+    """The rows after a choice in one filter, which is taken back."""
+    field = browser.find_element(By.CSS_SELECTOR, f"#filters [name={name}]")
+    field.send_keys(value)
+    listed = rows(browser)
+    browser.find_element(By.CSS_SELECTOR, "#filters [type=reset]").click()
+    WebDriverWait(browser, 10).until(lambda b: len(rows(b)) == 4)
+    return listed
+
+
+def test_transcripts_are_filtered_searched_and_linked(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    """Two questions with two designs: cold one is right, trained three."""
+    run = run_folder(tmp_path / "mine", cold=((0, 0), (1, 0)), final=((1, 1), (1, 0)))
+    page = report.build(run).as_uri()
+    browser.get(page)
+    WebDriverWait(browser, 10).until(lambda b: len(rows(b)) == 4)
+    assert len(chosen(browser, "result", "became right")) == 2
+    assert len(chosen(browser, "pattern", "debate")) == 2
+    assert len(chosen(browser, "kind", "sums")) == 2
+    assert len(chosen(browser, "search", "question 1")) == 2
+    assert chosen(browser, "search", "nothing has this") == []
+    browser.get(f"{page}#held-q2-1")
+    browser.refresh()
+    sides = By.CSS_SELECTOR, "#held-q2-1[open] .side"
+    WebDriverWait(browser, 10).until(lambda b: len(b.find_elements(*sides)) == 2)
+    cold, trained = browser.find_elements(*sides)
+    assert cold.text.startswith("Cold\nright") and NASTY in trained.text
+    assert not browser.find_elements(By.CSS_SELECTOR, "#pairs img, #pairs script")
+    page_element = "document.documentElement"  # nothing sticks out of a narrow window
+    width = f"{page_element}.scrollWidth <= {page_element}.clientWidth"
+    assert browser.execute_script(f"return {width}")
+
+
+def test_a_curve_says_its_values_at_a_step_with_the_keyboard(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    browser.get(report.build(run_folder(tmp_path / "mine")).as_uri())
+    drawn = By.CSS_SELECTOR, "svg.curve"
+    WebDriverWait(browser, 10).until(lambda b: len(b.find_elements(*drawn)) > 10)
+    titles = [title.text for title in browser.find_elements(By.CSS_SELECTOR, "figcaption")]
+    for name in ("Held-out accuracy", "Loss", "Gradient norm", "Learning rate", "Mean reward"):
+        assert name in titles
+    curve = browser.find_elements(*drawn)[titles.index("Loss")]
+    curve.send_keys(Keys.END, Keys.ARROW_LEFT)
+    shown = browser.find_element(By.CSS_SELECTOR, ".tip:not([hidden])").text
+    assert shown == "step 3\nloss 0.1"
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
 def test_a_question_asked_in_the_page_is_answered_and_its_markup_stays_text(
     browser: webdriver.Chrome, link: str
 ) -> None:

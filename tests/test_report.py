@@ -5,21 +5,27 @@ import re
 import shutil
 
 import pytest
+import yaml
 from handmade import NASTY, SCRIPT, long_run, run_folder, trees
 
-from mxa_lite.evidence import charts, report
+from mxa_lite.evidence import report
 from mxa_lite.evidence.attempts import attempts_of, save_transcripts
+from mxa_lite.evidence.why import parts_of_gain, why
 from mxa_lite.runfolder import RunFolder
 
 
-def rollouts(html):
-    packed = re.findall(r'class="rollout">([^<]*)<', html)
+def unpacked(html, place):
+    packed = re.findall(rf"{place}[^>]*>([^<]*)</script", html)
     return [json.loads(gzip.decompress(base64.b64decode(data))) for data in packed]
+
+
+def rollouts(html):
+    return unpacked(html, 'class="rollout"')
 
 
 def test_the_report_of_a_finished_run_is_one_file_without_network(tmp_path):
     html = report.build(run_folder(tmp_path / "mine")).read_text()
-    assert html.count("<svg") == 11
+    assert len(unpacked(html, 'id="numbers"')[0]["lines"]) == 4
     assert "0.250 → 0.750" in html
     assert "+50.0 points" in html
     assert "designer trained" in html
@@ -81,41 +87,122 @@ def test_any_beginning_of_spread_out_covers_the_whole():
     assert sorted(report.spread_out(100)) == list(range(100))
 
 
-def test_held_out_accuracy_is_drawn_when_it_was_measured_during_training(tmp_path):
+def test_held_out_accuracy_begins_cold_and_ends_with_the_final_adapters(tmp_path):
     run = run_folder(tmp_path / "mine")
     results = json.loads((run / "eval.json").read_text())
-    RunFolder(run).write_json("eval.json", results | {"during": {"2": results["cold"]}})
-    assert "<figcaption>Held-out accuracy" in report.build(run).read_text()
-    RunFolder(run).write_json("eval.json", results | {"during": {}})
-    assert "Held-out accuracy" not in report.build(run).read_text()
+    RunFolder(run).write_json("eval.json", results | {"during": {"2": results["final"]}})
+    points = unpacked(report.build(run).read_text(), 'id="numbers"')[0]["measured"]
+    assert [point["step"] for point in points] == [0, 2, 4]
+    wanted = [results[when]["designed"]["accuracy"] for when in ("cold", "final", "final")]
+    assert [point["accuracy"] for point in points] == wanted
 
 
-def test_held_out_accuracy_begins_cold_and_ends_with_the_final_adapters(tmp_path, monkeypatch):
-    run, seen = run_folder(tmp_path / "mine"), {}
-    results = json.loads((run / "eval.json").read_text())
+def test_a_thousand_steps_stay_under_five_megabytes(tmp_path):
+    """Those of ten runs of a hundred, one after the other."""
+    run = long_run(tmp_path / "mine")
     lines = RunFolder(run).read_metrics()
-    monkeypatch.setattr(charts, "measured", lambda *given: seen.update(given[-1]) or "")
-    report.figures(lines, results | {"during": {"2": {"designed": {}}}})
-    assert seen == {0: results["cold"], 2: {"designed": {}}, 4: results["final"]}
-    seen.clear()
-    report.figures(lines, {"during": {"2": {"designed": {}}}})
-    assert seen == {2: {"designed": {}}}
-
-
-def test_a_run_without_a_designer_has_no_curve_of_one(tmp_path):
-    run = run_folder(tmp_path / "mine")
-    lines = RunFolder(run).read_metrics()
-    for line in lines:
-        line["completion_length"]["designer"] = None
-    reward = report.figures(lines, {})[0]["charts"][1]
-    assert "executor" in reward["svg"] and "designer" not in reward["svg"]
-
-
-def test_a_hundred_steps_stay_under_ten_megabytes(tmp_path):
-    page = report.build(long_run(tmp_path / "mine"))
-    assert 5_000_000 < page.stat().st_size < 10_000_000
+    longer = [line | {"step": line["step"] + 100 * i} for i in range(10) for line in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in longer))
+    page = report.build(run)
+    assert 2_000_000 < page.stat().st_size < 5_000_000
     labels = re.findall(r"<option[^>]*>step (\d+)<", page.read_text())
     assert labels[0] == "1" and labels[-1] == "100"
+    assert "of 1000 steps" in page.read_text()
+
+
+def test_transcripts_beyond_the_room_are_left_out_and_counted(tmp_path, monkeypatch):
+    run = run_folder(tmp_path / "mine")
+    whole = report.transcripts(run)
+    assert (whole["shown"], whole["questions"]) == (2, 2)
+    report._transcripts.cache_clear()
+    monkeypatch.setattr(report, "TRANSCRIPT_BUDGET", sum(map(len, whole["data"])) - 1)
+    html = report.build(run).read_text()
+    report._transcripts.cache_clear()
+    assert "on 1 of 2 held-out questions" in html
+    ends = unpacked(html, 'class="transcripts"')
+    assert [[t["question"]["id"] for t in end["trees"]] for end in ends] == [["q1"], ["q1"]]
+
+
+def recounted(trees_of):
+    """(kind, pattern) -> [designs, sum of correct], counted again from plain trees."""
+    cells = {}
+    for tree in trees_of:
+        for design in tree["designs"]:
+            runs = design["executions"]
+            key = (tree["question"]["meta"].get("kind", ""), design["pattern"])
+            cell = cells.setdefault(key, [0, 0.0])
+            cell[0] += 1
+            cell[1] += sum(e["correct"] for e in runs) / len(runs) if runs else 0
+    return cells
+
+
+def test_every_number_of_why_it_learned_is_the_run_folder_s(tmp_path):
+    """Recounted from rollouts and transcripts; held out, `why` reads the predictions instead."""
+    run = run_folder(tmp_path / "mine", steps=12, cold=((0, 1), (0, 0)), final=((1, 1), (0, 1)))
+    for when in ("cold", "final"):
+        lines = (run / "predictions" / when / "transcripts.jsonl").read_text().splitlines()
+        rows = []
+        for tree in map(json.loads, lines):
+            for design in tree["designs"]:
+                row = {"question": tree["question"]["id"], "kind": tree["question"]["meta"]["kind"]}
+                correct = design["executions"][0]["correct"]
+                rows.append(row | {"pattern": design["pattern"], "correct": correct})
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (run / "predictions" / when / "designed.jsonl").write_text(text)
+    table = why(run)
+    sources = {
+        **{"steps 1 to 5": range(1, 6), "steps 8 to 12": range(8, 13)},
+        **{"held out, cold": "cold", "held out, trained": "final"},
+    }
+    assert table["columns"] == list(sources)
+    assert [kind for kind, _ in table["tables"]] == ["", "others", "sums"]
+    for column, source in enumerate(sources.values()):
+        names = [f"rollouts/step-{step:05d}.jsonl" for step in source if isinstance(step, int)]
+        names = names or [f"predictions/{source}/transcripts.jsonl"]
+        lines = [line for name in names for line in (run / name).read_text().splitlines()]
+        counted = recounted(map(json.loads, lines))
+        for kind, rows in table["tables"]:
+            own = {key: cell for key, cell in counted.items() if kind in ("", key[0])}
+            total = sum(count for count, _ in own.values())
+            for pattern, cells in rows:
+                count = sum(cell[0] for key, cell in own.items() if key[1] == pattern)
+                right = sum(cell[1] for key, cell in own.items() if key[1] == pattern)
+                share = {"share": count / total, "accuracy": right / count} if count else None
+                wanted = share and pytest.approx({**share, "designs": count})
+                assert cells[column] == wanted, (column, kind, pattern)
+            assert {pattern for pattern, cells in rows if cells[column]} == {k[1] for k in own}
+    rise = 3 / 4 - 1 / 4
+    assert table["gain"] == pytest.approx({"other_patterns": 0.0, "same_patterns": rise})
+    html = report.build(run).read_text()
+    assert "steps 8 to 12" in html and "Of the +50.0 points +0.0 come from" in html
+
+
+def test_the_parts_of_a_gain_are_of_other_patterns_and_of_the_same():
+    """By hand: cold 3 votes (1 right) and 1 map (right); trained 1 vote (right), 3 maps (2 right).
+    vote: -1/2 at the mean of 1/3 and 1; map: +1/2 at that of 1 and 2/3."""
+    cold = {("", "vote"): [1.0, 0.0, 0.0], ("", "map"): [1.0]}
+    trained = {("", "vote"): [1.0], ("", "map"): [1.0, 1.0, 0.0]}
+    parts = parts_of_gain(cold, trained)
+    assert parts["other_patterns"] == pytest.approx(-0.5 * 2 / 3 + 0.5 * 5 / 6)
+    assert sum(parts.values()) == pytest.approx(3 / 4 - 2 / 4)
+    only_new = parts_of_gain({("", "vote"): [0.0]}, {("", "map"): [1.0]})
+    assert only_new == {"other_patterns": 1.0, "same_patterns": 0.0}
+
+
+def test_the_head_says_what_was_run_where_and_how_it_differs_from_the_defaults(tmp_path):
+    run = run_folder(tmp_path / "mine", ["lora.r=3"])
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["versions"]["machine"] = "2 cores of <b>Test</b>, no GPU"
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    RunFolder(run).write_json("summary.json", {"steps": 4, "finished": "2026-01-02 03:04"})
+    html = report.build(run).read_text()
+    for said in ("<dd>embedded 4bit", "<dd>arithmetic", "&lt;b&gt;Test", "<dd>2026-01-02 03:04"):
+        assert said in html
+    assert "<code>lora.r: 3</code>" in html and "<code>lora.alpha" not in html
+    assert "<dd>0 min 12 s" in html  # four steps of three seconds
+    head = html[html.index('class="beside"') : html.index("</table>")]
+    for label in ("cold", "trained", "one agent", "only the designer trained"):
+        assert label in head
 
 
 def test_questions_of_kinds_have_their_tables(tmp_path):

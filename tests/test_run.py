@@ -108,9 +108,25 @@ def test_the_held_out_questions_are_measured_every_so_many_steps(finished: Path)
 def test_a_logger_gets_the_numbers_of_every_step(finished: Path) -> None:
     events = EventAccumulator(str(finished / "logs"))
     events.Reload()
-    for name in ("correct", "reward.executor", "valid_scripts", "groups.designer.signal"):
+    for name in ("correct", "reward/executor", "valid_scripts", "groups/designer/signal"):
         wanted = [flat_numbers(line)[name] for line in metrics(finished)]
         assert [e.value for e in events.Scalars(f"train/{name}")] == pytest.approx(wanted), name
+
+
+def test_a_logger_gets_held_out_accuracy_and_a_sample_as_text(finished: Path) -> None:
+    events = EventAccumulator(str(finished / "logs"))
+    events.Reload()
+    during = json.loads((finished / "eval.json").read_text())["during"]
+    logged = [e.value for e in events.Scalars("eval/designed/accuracy")]
+    assert logged == pytest.approx([modes["designed"]["accuracy"] for modes in during.values()])
+    texts = [
+        e.tensor_proto.string_val[0].decode() for e in events.Tensors("train/sample/text_summary")
+    ]
+    trees = [
+        json.loads(path.open().readline()) for path in sorted((finished / "rollouts").iterdir())
+    ]
+    assert len(texts) == len(trees)
+    assert all(text.startswith(t["question"]["text"]) for text, t in zip(texts, trees, strict=True))
 
 
 def test_the_frozen_role_is_the_same_file_through_the_others_stage(finished: Path) -> None:

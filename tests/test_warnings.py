@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from mxa_lite.errors import InputError
 from mxa_lite.evidence.metrics import paid_in_question
 from mxa_lite.evidence.warnings import first_due, warnings_of
+from mxa_lite.recipe.file import load
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
 
 
@@ -25,20 +29,20 @@ def without_signal(role: str) -> dict[str, Any]:
 
 
 def only(lines: list[dict[str, Any]]) -> str:
-    (warning,) = warnings_of(lines)
+    (warning,) = warnings_of(lines).values()
     return warning
 
 
 def test_a_healthy_run_gives_no_reason_to_warn() -> None:
-    assert warnings_of([line(step) for step in range(1, 12)]) == []
-    assert warnings_of([]) == []
+    assert warnings_of([line(step) for step in range(1, 12)]) == {}
+    assert warnings_of([]) == {}
 
 
 def test_broken_scripts_are_named_as_an_absorbing_state_with_its_knob() -> None:
     broken = line(valid_scripts=0.0, calls=0, correct=0.0)
     warning = only([line(), broken, broken, broken])
     assert "absorbing state" in warning and "train.learning_rate.designer" in warning
-    assert warnings_of([broken, line(), broken, broken]) == []  # one valid script is a way out
+    assert warnings_of([broken, line(), broken, broken]) == {}  # one valid script is a way out
 
 
 def test_scripts_that_call_nobody_are_named_too() -> None:
@@ -47,7 +51,7 @@ def test_scripts_that_call_nobody_are_named_too() -> None:
 
 def test_a_role_without_signal_is_named_while_it_learns() -> None:
     assert "no group of the executor" in only([without_signal("executor")] * 3)
-    assert warnings_of([without_signal("designer")] * 3) == []  # the executor learns
+    assert warnings_of([without_signal("designer")] * 3) == {}  # the executor learns
 
 
 def test_nothing_right_and_nothing_wrong_are_told_apart() -> None:
@@ -62,14 +66,30 @@ def test_a_reward_that_rises_while_right_answers_fall_is_named() -> None:
         for i in range(10)
     ]
     assert "credit.format_weight" in only(fate)
-    assert warnings_of(fate[1:]) == []  # nine steps are no trend
-    assert warnings_of(fate[::-1]) == []
+    assert warnings_of(fate[1:]) == {}  # nine steps are no trend
+    assert warnings_of(fate[::-1]) == {}
 
 
 def test_answers_copied_from_the_question_are_named() -> None:
     assert "stand in the question" in only([line(paid_in_question=0.06)] * 3)
-    assert warnings_of([line(paid_in_question=0.04)] * 3) == []
-    assert warnings_of([line(paid_in_question=None)] * 3) == []
+    assert warnings_of([line(paid_in_question=0.04)] * 3) == {}
+    assert warnings_of([line(paid_in_question=None)] * 3) == {}
+
+
+def test_a_warning_names_the_most_frequent_outcome_and_the_limit_it_ran_into() -> None:
+    late = {"ok": 1, "timeout": 12, "crashed": 3}
+    warning = only([line(correct=0.0, outcomes=late)] * 3)
+    assert "most frequent outcome: timeout, 75%" in warning and "Raise sandbox.seconds" in warning
+    broken = line(valid_scripts=0.0, calls=0, correct=0.0, outcomes={"syntax_error": 16})
+    assert "syntax_error, 100%" in only([broken] * 3)
+    assert "easier questions" in only([line(correct=0.0, outcomes={"ok": 9, "timeout": 7})] * 3)
+
+
+def test_a_state_is_told_once_though_its_outcomes_shift() -> None:
+    first = [line(step, correct=0.0, outcomes={"timeout": 9}) for step in range(1, 4)]
+    then = [line(step, correct=0.0, outcomes={"crashed": 99}) for step in range(4, 7)]
+    (warning,) = first_due(first + then)
+    assert "timeout" in warning
 
 
 def test_a_report_says_when_each_was_first_due() -> None:
@@ -90,3 +110,11 @@ def test_a_paid_answer_that_stands_in_the_question_is_counted() -> None:
     assert paid("What is 4+2?", "6") is None
     assert paid("What is 14+21?", "5", "4+2") == 0.0  # only within other numbers
     assert paid("Is it (A) or (B)?", "B", "B") == 0.0  # the gold itself stands there
+
+
+def test_a_shape_without_groups_is_refused_when_the_recipe_is_read() -> None:
+    one = ["rollout.designs=1", "rollout.executions=1"]
+    with pytest.raises(InputError, match=r"^--set: .* are both 1"):
+        load("arithmetic", one)
+    assert load("arithmetic", [*one, "train.steps=0"]).rollout.designs == 1
+    assert load("arithmetic", one[:1]).rollout.executions > 1

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, pstdev
+from textwrap import indent
 from typing import Any, TypedDict
 
 from mxa_lite.credit.advantage import GroupStats
@@ -185,11 +186,25 @@ def step_line(
 
 
 def flat_numbers(line: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers of a line by dotted names, as loggers take them."""
+    """The numbers of a line by names with slashes, by which loggers group them."""
     found: dict[str, float] = {}
     for key, value in line.items():
         if isinstance(value, dict):
-            found |= flat_numbers(value, f"{prefix}{key}.")
+            found |= flat_numbers(value, f"{prefix}{key}/")
         elif isinstance(value, int | float):
             found[f"{prefix}{key}"] = value
     return found
+
+
+def sample_text(trees: Sequence[Tree]) -> str:
+    """The best design of the first question as Markdown, for loggers: script, answers, reward."""
+    if not trees:
+        return ""
+    question = trees[0].question
+    best = max(trees[0].designs, key=lambda design: design.reward)
+    answers = ", ".join(str(e.answer) for e in best.executions) or str(best.outcome)
+    script = indent(best.script or best.call.reply, "    ")
+    return (
+        f"{question.text}\n\n{script}\n\nanswers: {answers}; right: {question.gold};"
+        f" reward {best.reward:.2f}"
+    )

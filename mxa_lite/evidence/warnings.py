@@ -1,10 +1,12 @@
 """What goes wrong in a run without stopping it: named from its metrics, with what to turn.
 
-Every text is the same each time it is due, so that a reader can be told once. No torch.
+Every warning has a key, which is the same each time it is due, so that a reader can be told once.
+No torch.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -14,53 +16,71 @@ STEPS = 3  # in a row that make a state, not chance
 WINDOW = 10  # steps over which a trend is read: the later half against the earlier
 MOVE = 0.05  # of a mean in 0..1 over half a window; less is noise
 COPIED = 0.05  # share of paid answers that stand in the question
+LIMITS = {  # outcome -> the key whose limit it ran into
+    "timeout": "sandbox.seconds",
+    "memory": "sandbox.memory_mb",
+    "call_budget": "rollout.max_calls",
+    "token_budget": "rollout.max_tokens",
+}
 
 
-def warnings_of(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the last steps of `metrics.jsonl` give reason to say, one sentence or two each.
+def warnings_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What the last steps of `metrics.jsonl` give reason to say: key -> one sentence or two.
 
     lines: of `metrics.step_line`, in order.
     """
     last = lines[-STEPS:]
-    return [*_state(last), *_hacked(lines[-WINDOW:]), *_copied(last)] if len(last) == STEPS else []
+    return _state(last) | _hacked(lines[-WINDOW:]) | _copied(last) if len(last) == STEPS else {}
 
 
 def first_due(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Every warning of a run -> the step after which it was first due."""
-    due: dict[str, int] = {}
+    """Every warning of a run, as it was first put -> the step after which it was due."""
+    due: dict[str, tuple[str, int]] = {}
     for end, line in enumerate(lines, 1):
-        for warning in warnings_of(lines[max(end - WINDOW, 0) : end]):
-            due.setdefault(warning, line["step"])
-    return due
+        for key, text in warnings_of(lines[max(end - WINDOW, 0) : end]).items():
+            due.setdefault(key, (text, line["step"]))
+    return dict(due.values())
 
 
-def _state(last: Sequence[Mapping[str, Any]]) -> list[str]:
+def _state(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The last steps are all alike in a way that stops learning; the most telling reason alone."""
-    steps = f"for {STEPS} steps"
+    outcome, share = _most_frequent(last)
+    most = f" (most frequent outcome: {outcome}, {share:.0%})" if outcome else ""
+    steps = f"for {STEPS} steps{most}"
     if all(line["valid_scripts"] == 0 for line in last):
-        return [
-            f"absorbing state: no script was valid {steps}, so no call is made, all rewards are"
-            " equal and nothing can be learned any more. Start again with a lower"
+        return {
+            "no valid script": f"absorbing state: no script was valid {steps}, so no call is made,"
+            " all rewards are equal and nothing can be learned any more. Start again with a lower"
             " train.learning_rate.designer or a longer cold_start"
-        ]
+        }
     if all(line["calls"] == 0 for line in last):
-        return [
-            f"absorbing state: no agent was called {steps}, so the executor learns nothing and no"
-            " design earns anything. Start again with a lower train.learning_rate.designer or a"
-            " longer cold_start"
-        ]
-    for share, word, knob in ((0, "wrong", "easier"), (1, "right", "harder")):
-        if all(line["correct"] == share for line in last):
-            return [
-                f"every execution was {word} {steps}: such groups teach nothing. The task needs"
-                f" {knob} questions, or rollout.max_completion_tokens other limits"
-            ]
-    return [
-        f"no group of the {role} has had signal {steps}: all its rewards were equal. Raise"
-        " rollout.designs, rollout.executions or train.questions"
+        return {
+            "no call": f"absorbing state: no agent was called {steps}, so the executor learns"
+            " nothing and no design earns anything. Start again with a lower"
+            " train.learning_rate.designer or a longer cold_start"
+        }
+    for verdict, word, knob in ((0, "wrong", "easier"), (1, "right", "harder")):
+        if all(line["correct"] == verdict for line in last):
+            turn = f"The task needs {knob} questions, or rollout.max_completion_tokens other limits"
+            if outcome in LIMITS and not verdict:
+                turn = f"Raise {LIMITS[outcome]}"
+            text = f"every execution was {word} {steps}: such groups teach nothing. {turn}"
+            return {f"all {word}": text}
+    return {
+        f"no signal {role}": f"no group of the {role} has had signal {steps}: all its rewards were"
+        " equal. Raise rollout.designs, rollout.executions or train.questions"
         for role in ROLES
         if all(_without_signal(line, role) for line in last)
-    ]
+    }
+
+
+def _most_frequent(last: Sequence[Mapping[str, Any]]) -> tuple[str, float]:
+    """The most frequent outcome and its share of all; "" where none is counted."""
+    counts = sum((Counter(line.get("outcomes") or {}) for line in last), Counter[str]())
+    if not counts:
+        return "", 0.0
+    name, count = counts.most_common(1)[0]
+    return name, count / counts.total()
 
 
 def _without_signal(line: Mapping[str, Any], role: str) -> bool:
@@ -68,16 +88,16 @@ def _without_signal(line: Mapping[str, Any], role: str) -> bool:
     return line["role"] in (role, "both") and groups["total"] > 0 and not groups["signal"]
 
 
-def _hacked(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+def _hacked(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     if len(lines) < WINDOW or _rise([line["correct"] for line in lines]) > -MOVE:
-        return []
-    return [
-        f"over {WINDOW} steps the {role}'s reward has risen and the share of right answers has"
-        " fallen: something else than right answers is paid. Lower credit.format_weight and read"
-        " what was paid in the report"
+        return {}
+    return {
+        f"hacked {role}": f"over {WINDOW} steps the {role}'s reward has risen and the share of"
+        " right answers has fallen: something else than right answers is paid. Lower"
+        " credit.format_weight and read what was paid in the report"
         for role in ROLES
         if _rise([line["reward"][role] or 0.0 for line in lines]) > MOVE
-    ]
+    }
 
 
 def _rise(values: Sequence[float]) -> float:
@@ -85,12 +105,12 @@ def _rise(values: Sequence[float]) -> float:
     return fmean(values[half:]) - fmean(values[:half])
 
 
-def _copied(last: Sequence[Mapping[str, Any]]) -> list[str]:
+def _copied(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     shares = [line.get("paid_in_question") or 0.0 for line in last]
     if fmean(shares) <= COPIED:
-        return []
-    return [
-        f"over {STEPS} steps more than {COPIED:.0%} of the paid answers stand in the question word"
-        " for word: they may be copied, not worked out. Read them in the report and check the"
-        " task's gold answers"
-    ]
+        return {}
+    return {
+        "copied": f"over {STEPS} steps more than {COPIED:.0%} of the paid answers stand in the"
+        " question word for word: they may be copied, not worked out. Read them in the report and"
+        " check the task's gold answers"
+    }

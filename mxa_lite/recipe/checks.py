@@ -67,6 +67,20 @@ def check_data(recipe: Recipe, where: str) -> None:
             )
 
 
+def check_shape(recipe: Recipe, where: str) -> None:
+    """Raise InputError when nothing could learn: no role has a group with something to compare.
+
+    An own advantage may do without groups.
+    """
+    rollout = recipe.rollout
+    alone = rollout.designs * rollout.executions == 1
+    if alone and recipe.train.steps and recipe.credit.advantage == "paper":
+        raise InputError(
+            f"{where}: rollout.designs and rollout.executions are both 1: a group of one has no"
+            " advantage and nothing learns; raise one of them"
+        )
+
+
 def check_loggers(recipe: Recipe, where: str) -> None:
     """Raise InputError when a logger of `train.report_to` is not installed."""
     for name in recipe.train.report_to:

@@ -15,13 +15,14 @@ from yaml.constructor import ConstructorError
 
 from mxa_lite.errors import InputError, read_text
 from mxa_lite.recipe import own
-from mxa_lite.recipe.checks import check_data, check_loggers, check_model, is_path
+from mxa_lite.recipe.checks import check_data, check_loggers, check_model, check_shape, is_path
 from mxa_lite.recipe.keys import DATA_SUFFIXES, GPU_PRESETS, Recipe, TaskSpec
 
 _HERE = Path(__file__).parent.parent
 SHIPPED = next(p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir())
 SET = "--set"
 _MAX_SHOWN = 5
+_SHAPE = {"rollout.designs", "rollout.executions"}
 _MAX_CHARS = 1_000_000  # of a recipe
 # Blocks that one value may stand for: the key names that value is given to.
 SHORT_FORMS = {
@@ -246,7 +247,8 @@ def load(
 ) -> Recipe:
     """The recipe that `source` and the `--set` texts make.
 
-    data_files, model: whether data files and loggers, and the model folder, must be there.
+    data_files, model: whether data files and loggers, and the model folder, must be there; without
+    data files the recipe is a stored one, which need not be able to learn.
     Raises InputError with at most six lines; imports nothing heavy.
     """
     path = find(source)
@@ -264,6 +266,7 @@ def load(
     if model:
         check_model(recipe, SET if "model.name" in set_keys else str(path))
     if data_files:
+        check_shape(recipe, SET if set_keys & _SHAPE else str(path))
         named = any(key.startswith(("task", "cold_start")) for key in set_keys)
         check_data(recipe, SET if named else str(path))
         check_loggers(recipe, SET if "train.report_to" in set_keys else str(path))

@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from mxa_lite.credit.advantage import GroupStats
 from mxa_lite.credit.schedule import stage
 from mxa_lite.errors import RunError
-from mxa_lite.evidence.metrics import StepLine, flat_numbers, step_line
+from mxa_lite.evidence.metrics import StepLine, flat_numbers, sample_text, step_line
 from mxa_lite.evidence.warnings import warnings_of
 from mxa_lite.learn import distributed
 from mxa_lite.learn.numbers import merged
@@ -33,7 +33,7 @@ class AfterStep(TrainerCallback):
         self.run, self.interrupts, self.bar = run, interrupts, bar
         self.started = time.monotonic()
         self.steps_done = 0
-        self.warned: list[str] = []
+        self.warned: set[str] = set()  # keys of warnings
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
@@ -48,7 +48,7 @@ class AfterStep(TrainerCallback):
         args: Any,
         state: TrainerState,
         control: TrainerControl,
-        logs: dict[str, float] | None = None,
+        logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
         """Loss and gradient norm are known by now. What is added to `logs` reaches the loggers."""
@@ -60,10 +60,11 @@ class AfterStep(TrainerCallback):
             return
         line = self.write(self.run.step)
         if line is not None:
-            logs.update(flat_numbers(line))
+            logs.update(flat_numbers(line), sample=sample_text(self.run.step.trees))
             self.show(line)
             self.warn()
-            self.measure(line["step"])
+            measured = self.measure(line["step"])
+            logs.update({f"eval_{name}": n for name, n in flat_numbers(measured).items()})
 
     def check_numbers(self, update: int, loss: float) -> None:
         """Raise RunError, before this step is written or saved, when learning has broken down."""
@@ -137,14 +138,15 @@ class AfterStep(TrainerCallback):
 
     def warn(self) -> None:
         """What the metrics give reason to say, each once."""
-        due = [w for w in warnings_of(self.run.folder.read_metrics()) if w not in self.warned]
-        self.warned += due
-        for warning in due:
-            self.run.say(f"warning: {warning}")
+        for key, warning in warnings_of(self.run.folder.read_metrics()).items():
+            if key not in self.warned:
+                self.run.say(f"warning: {warning}")
+            self.warned.add(key)
 
-    def measure(self, step: int) -> None:
-        """Every `eval.every` steps: the method's own mode on the held-out questions."""
+    def measure(self, step: int) -> dict[str, Any]:
+        """The main mode on the held-out questions, every `eval.every` steps; else nothing."""
         recipe = self.run.recipe
         every = recipe.eval.every
         if every and step % every == 0 and step < recipe.train.steps:
-            self.run.measuring.during(step)
+            return self.run.measuring.during(step)
+        return {}

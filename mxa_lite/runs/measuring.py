@@ -64,10 +64,10 @@ class Measuring:
                 f"  {m['calls']:.1f} calls, {m['tokens']:.0f} tokens a question  {system}".rstrip()
             )
 
-    def during(self, step: int) -> None:
+    def during(self, step: int) -> dict[str, dict[str, Any]]:
         """The method's own mode after a step, into eval.json under "during"."""
         if not self.held_out:
-            return
+            return {}
         measured = evaluate.main_mode(self.sampler, self.held_out)
         results = self.folder.read_json("eval.json")
         results.setdefault("during", {})[str(step)] = measured
@@ -77,6 +77,7 @@ class Measuring:
             self.say(f"held out after step {step}: {mode} {interval}")
         self.sampler.clock.seconds.clear()  # no part of the next step
         self.sampler.engine.reset()
+        return measured
 
     def swap(self, cold: Path, final: Path) -> None:
         """The 2x2 table: designer and executor each cold or trained, equal sampling keys.
