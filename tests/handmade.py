@@ -58,14 +58,14 @@ def trees(step, right):
     return made
 
 
-def held_out(table):
-    """Each question with a design an attempt, the first of another pattern; which were correct."""
+def held_out(table, patterns):
+    """Each question with a design an attempt; table: which were correct."""
     made = trees(0, 2)
     for tree, row in zip(made, table, strict=True):
         tree.question.meta["kind"] = "sums" if tree.question.id == "q1" else "others"
         tree.designs = [
-            Design(call("designer", "", SCRIPT), SCRIPT, pattern, executions=[execution(c)])
-            for pattern, c in zip(("vote", "debate"), row, strict=True)
+            Design(call("designer", "", SCRIPT), SCRIPT, name, executions=[execution(c)])
+            for name, c in zip(patterns, row, strict=True)
         ]
     return made
 
@@ -113,12 +113,29 @@ def run_folder(
         ]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         folder.write(f"predictions/{when}/designed.jsonl", text)
-        save_transcripts(held_out(table), path / "predictions" / when, "reply")
+        patterns = ("vote", "debate") if when == "cold" else ("vote", "vote")
+        save_transcripts(held_out(table, patterns), path / "predictions" / when, "reply")
     cells = ("cold_cold", "trained_cold", "cold_trained", "trained_trained")
     results["swap"] = dict.fromkeys(cells, measured(1, 4))
     folder.write_json("eval.json", results)
     folder.write_json("summary.json", {"mode": "designed", "steps": steps})
     return path
+
+
+def why_run(path):
+    """Twelve steps, and predictions that say what the transcripts say."""
+    run = run_folder(path, steps=12, cold=((0, 1), (0, 0)), final=((1, 1), (0, 1)))
+    for when in ("cold", "final"):
+        folder, rows = run / "predictions" / when, []
+        for tree in map(json.loads, (folder / "transcripts.jsonl").open()):
+            question = tree["question"]
+            for design in tree["designs"]:
+                row = {"question": question["id"], "kind": question["meta"]["kind"]}
+                correct = design["executions"][0]["correct"]
+                rows.append(row | {"pattern": design["pattern"], "correct": correct})
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "designed.jsonl").write_text(text)
+    return run
 
 
 def long_run(path, steps=100):

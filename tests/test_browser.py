@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from handmade import long_run, run_folder, served
+from handmade import SCRIPT, long_run, run_folder, served, why_run
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -70,7 +71,9 @@ def test_a_box_of_the_workflow_opens_its_call_with_the_keyboard(
 def test_markup_in_a_script_stays_text(browser: webdriver.Chrome, tmp_path: Path) -> None:
     browser.get(report.build(run_folder(tmp_path / "mine")).as_uri())
     opened(browser, "question", "design")
-    assert NASTY in browser.find_element(By.CSS_SELECTOR, "pre.script").text
+    script = browser.find_element(By.CSS_SELECTOR, "pre.script")
+    assert NASTY in script.text and script.get_property("textContent") == SCRIPT  # though coloured
+    assert len(script.find_elements(By.CSS_SELECTOR, ".c, .s, .n, .m")) > 5
     assert not browser.find_elements(By.CSS_SELECTOR, "#browser img, #browser script")
     assert browser.title == "mine · mxa-lite"
 
@@ -106,7 +109,7 @@ def test_transcripts_are_filtered_searched_and_linked(
     browser.get(page)
     WebDriverWait(browser, 10).until(lambda b: len(rows(b)) == 4)
     assert len(chosen(browser, "result", "became right")) == 2
-    assert len(chosen(browser, "pattern", "debate")) == 2
+    assert len(chosen(browser, "pattern", "debate")) == 2  # cold; trained all are votes
     assert len(chosen(browser, "kind", "sums")) == 2
     assert len(chosen(browser, "search", "question 1")) == 2
     assert chosen(browser, "search", "nothing has this") == []
@@ -122,6 +125,47 @@ def test_transcripts_are_filtered_searched_and_linked(
     assert browser.execute_script(f"return {width}")
 
 
+def test_every_number_of_why_it_learned_is_the_run_folder_s(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    """Counted again from rollouts and transcripts, of all questions and of each kind."""
+    run = why_run(tmp_path / "mine")
+    browser.get(report.build(run).as_uri())
+    WebDriverWait(browser, 10).until(lambda b: b.find_elements(By.CSS_SELECTOR, "table.why"))
+    for heading in browser.find_elements(By.CSS_SELECTOR, "[data-kind=kind] > summary"):
+        heading.click()
+    tables = browser.find_elements(By.CSS_SELECTOR, "table.why")
+    names = [f"rollouts/step-{step:05d}.jsonl" for step in range(1, 13)]
+    ends = [f"predictions/{when}/transcripts.jsonl" for when in ("cold", "final")]
+    columns = [names[:5], names[-5:], ends[:1], ends[1:]]
+    for table, kind in zip(tables, (None, "others", "sums"), strict=True):
+        rows = {
+            cells[0]: cells[1:]
+            for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")
+            if (cells := [cell.text for cell in row.find_elements(By.TAG_NAME, "td")])
+        }
+        for column, files in enumerate(columns):
+            tries: dict[str, list[float]] = {}
+            for tree in (json.loads(line) for name in files for line in (run / name).open()):
+                for design in tree["designs"]:
+                    verdicts = [e["correct"] for e in design["executions"]]
+                    if kind in (None, tree["question"]["meta"].get("kind")):
+                        mean = sum(verdicts) / max(len(verdicts), 1)
+                        tries.setdefault(design["pattern"], []).append(mean)
+            total = sum(map(len, tries.values()))
+            for pattern, cells in rows.items():
+                own = tries.get(pattern)
+                share, right = (len(own) / total, sum(own) / len(own)) if own else (0, 0)
+                share, right = 100 * share + 1e-9, right + 1e-9  # halves go up, as in the page
+                said = f"{share:.0f} % {right:.2f} right" if own else ""
+                assert " ".join(cells[column].split()) == said, (kind, pattern, column)
+    # By hand. Cold, sums: vote 0, debate 1; others: 0, 0. Trained: votes alone, 2 of 2 and 1 of 2.
+    # Sums: votes -> share 1/4 to 1/2, 0 to 1; debate -> 1/4 to 0 at 1. Others: vote 0 to 1/2.
+    # Other patterns: (1/4 * 1/2 - 1/4) + 1/4 * 1/4 = -0.0625; the same: 3/8 * 1 + 3/8 * 1/2.
+    said = browser.find_element(By.ID, "gain").text
+    assert said.startswith("Of the +50.0 points -6.3 come from writing other patterns, +56.3 from")
+
+
 def test_a_curve_says_its_values_at_a_step_with_the_keyboard(
     browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
@@ -131,6 +175,12 @@ def test_a_curve_says_its_values_at_a_step_with_the_keyboard(
     titles = [title.text for title in browser.find_elements(By.CSS_SELECTOR, "figcaption")]
     for name in ("Held-out accuracy", "Loss", "Gradient norm", "Learning rate", "Mean reward"):
         assert name in titles
+    held_out = browser.find_elements(*drawn)[titles.index("Held-out accuracy")]
+    held_out.send_keys(Keys.HOME)
+    assert (
+        "step 0\ncorrect 0.25 [0.125, 0.625]"
+        in browser.find_element(By.CSS_SELECTOR, ".tip:not([hidden])").text
+    )
     curve = browser.find_elements(*drawn)[titles.index("Loss")]
     curve.send_keys(Keys.END, Keys.ARROW_LEFT)
     shown = browser.find_element(By.CSS_SELECTOR, ".tip:not([hidden])").text

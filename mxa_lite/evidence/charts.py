@@ -1,7 +1,4 @@
-"""The figure of a comparison, as SVG text, and the colours that names have in every figure.
-
-Matplotlib, without pyplot or a display.
-"""
+"""The figure of a comparison, as SVG text. Matplotlib, without pyplot or a display."""
 
 from __future__ import annotations
 
@@ -13,17 +10,6 @@ import matplotlib
 from matplotlib.figure import Figure
 
 Values = Sequence[float | None]
-# By name, so that a role, a pattern or an outcome looks the same on every page; mid-tones, which
-# can be read on white and on black.
-COLOUR = {
-    **{"designer": "#3f7fc4", "executor": "#d0691f", "correct": "#3d9a64", "ok": "#3d9a64"},
-    **{"single": "#8b95a5", "vote": "#7d6cc0", "judge": "#b85f95", "reflect": "#b98a16"},
-    **{"debate": "#c4534c", "chain": "#5aa3d8", "pipeline": "#2f9bb0", "map": "#6b9a3c"},
-    **{"router": "#8c6d46", "other": "#6b7280", "single_agent": "#8b95a5"},
-    **{"no_script": "#6b7280", "syntax_error": "#c4534c", "rejected": "#b98a16"},
-    **{"crashed": "#9c3f6b", "timeout": "#7d6cc0", "memory": "#8c6d46", "no_answer": "#2f9bb0"},
-    **{"call_budget": "#d98a4a", "token_budget": "#d9a066", "no_calls": "#5aa3d8"},
-}
 COLOURS = ("#7d6cc0", "#b98a16", "#2f9bb0", "#b85f95", "#8b95a5", "#c4534c", "#8c6d46", "#3f7fc4")
 WINDOW = 5  # steps of the running mean that is drawn over the raw line
 
@@ -83,7 +69,7 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for axes, row in zip(grid, rows, strict=False):
         steps = [point["step"] for point in row["curve"]]
         series = [smooth([p["patterns"].get(name, 0.0) for p in row["curve"]]) for name in names]
-        colours = [COLOUR.get(n, COLOURS[i % len(COLOURS)]) for i, n in enumerate(names)]
+        colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
         if not steps:
             continue
         axes.stackplot(steps, series, colors=colours, labels=names)

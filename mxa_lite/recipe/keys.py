@@ -338,20 +338,16 @@ GPU_PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def dotted(data: dict[str, Any]) -> dict[str, Any]:
-    """Dotted key -> value of nested blocks, in their order."""
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Dotted key -> value, in the order of the recipe; `versions` left out."""
 
     def walk(value: Any, key: str) -> dict[str, Any]:
         if not isinstance(value, dict) or not value:
             return {key: value}
         return {k: v for name in value for k, v in walk(value[name], f"{key}.{name}").items()}
 
+    data = recipe.model_dump(mode="json", exclude={"versions"})
     return {key[1:]: value for key, value in walk(data, "").items()}
-
-
-def flat(recipe: Recipe) -> dict[str, Any]:
-    """Dotted key -> value, in the order of the recipe; `versions` left out."""
-    return dotted(recipe.model_dump(mode="json", exclude={"versions"}))
 
 
 # Keys that change no sample: memory, threads, logging, saving, measuring on the way.

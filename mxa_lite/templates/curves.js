@@ -1,6 +1,16 @@
 // Curves of the training, drawn from the numbers in the page. One step is under the cursor in all of
 // them at once; arrow keys move it too.
 const PLOT = { width: 460, height: 220, left: 46, right: 10, top: 8, bottom: 24 };
+// By name, so that a role, a pattern or an outcome looks the same in every chart; mid-tones, which can
+// be read on white and on black.
+const COLOURS = {
+  designer: "#3f7fc4", executor: "#d0691f", correct: "#3d9a64", ok: "#3d9a64",
+  single: "#8b95a5", vote: "#7d6cc0", judge: "#b85f95", reflect: "#b98a16", debate: "#c4534c", chain: "#5aa3d8",
+  pipeline: "#2f9bb0", map: "#6b9a3c", router: "#8c6d46", other: "#6b7280", single_agent: "#8b95a5",
+  no_script: "#6b7280", syntax_error: "#c4534c", rejected: "#b98a16", crashed: "#9c3f6b", timeout: "#7d6cc0", memory: "#8c6d46",
+  call_budget: "#d98a4a", token_budget: "#d9a066", no_answer: "#2f9bb0", no_calls: "#5aa3d8",
+};
+const WINDOW = 5;  // steps of the running mean that is drawn over the raw line
 const SPARE = ["#7d6cc0", "#b98a16", "#2f9bb0", "#b85f95", "#8b95a5", "#c4534c", "#8c6d46", "#3f7fc4"];
 const cursors = [];  // of each chart: (step or null) => its cursor moves there
 
@@ -51,8 +61,8 @@ function ticks(low, high, count) {
 }
 
 // A colour by name; a name without one takes a spare one that its chart does not use yet.
-function colours(names, fixed) {
-  const taken = new Map(names.filter((name) => fixed[name]).map((name) => [name, fixed[name]]));
+function colours(names) {
+  const taken = new Map(names.filter((name) => COLOURS[name]).map((name) => [name, COLOURS[name]]));
   for (const name of names) {
     if (taken.has(name)) continue;
     const start = [...name].reduce((sum, letter) => sum + letter.charCodeAt(0), 0);
@@ -62,12 +72,12 @@ function colours(names, fixed) {
   return taken;
 }
 
-// The mean of the last `window` known values at each step.
-function smooth(values, window) {
+// The mean of the last known values at each step.
+function smooth(values) {
   const known = [];
   return values.map((value) => {
     if (value !== null) known.push(value);
-    const last = known.slice(-window);
+    const last = known.slice(-WINDOW);
     return last.length ? last.reduce((a, b) => a + b, 0) / last.length : null;
   });
 }
@@ -95,7 +105,7 @@ function chart(spec, data) {
   const names = [...series.keys()];
   const total = (name) => series.get(name).reduce((sum, value) => sum + (value ?? 0), 0);
   if (spec.stack) names.sort((a, b) => total(b) - total(a));
-  const colour = colours(names, data.colours);
+  const colour = colours(names);
 
   const stacked = [];  // [name, lower edge, upper edge] at each step
   if (spec.stack) {
@@ -138,7 +148,7 @@ function chart(spec, data) {
   for (const name of spec.stack ? [] : names) {
     const own = series.get(name), stroke = colour.get(name), d = path(steps, own, x, y);
     put("path", { d, class: spec.measured ? "mean" : "raw", stroke });
-    if (!spec.measured) put("path", { d: path(steps, smooth(own, data.window), x, y), class: "mean", stroke });
+    if (!spec.measured) put("path", { d: path(steps, smooth(own), x, y), class: "mean", stroke });
     if (steps.length < 50) {
       own.forEach((v, i) => v !== null && put("path", { class: "dot", stroke, d: `M${x(steps[i])},${y(v)}h0` }));
     }
@@ -194,10 +204,18 @@ function shade(lines, x, put) {
   }
 }
 
+// The main mode's held-out numbers by step: the cold adapters' at 0, the trained ones' at the last.
+function measured({ lines, results, mode }) {
+  const byStep = { 0: results.cold, ...results.during, [lines.at(-1).step]: results.final };
+  return Object.entries(byStep).filter(([, modes]) => modes?.[mode])
+    .map(([step, modes]) => ({ step: Number(step), ...modes[mode] }));
+}
+
 async function showCurves() {
   const packed = document.getElementById("numbers");
   if (!packed) return;
   const data = await unpack(packed.textContent);
+  data.measured = measured(data);
   const place = document.getElementById("curves");
   for (const [name, about, specs] of CURVES) {
     const charts = specs.map((spec) => chart(spec, data)).filter(Boolean);

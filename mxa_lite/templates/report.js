@@ -127,14 +127,29 @@ function graph(nodes, text, choose) {
   return element("div", { class: "graph" }, drawing);
 }
 
+// Python source as [class, text]: comments, strings, keywords, numbers, names that are called. The
+// texts together are the source.
+const PYTHON = /(?<c>#[^\n]*)|(?<s>"""[^]*?"""|'''[^]*?'''|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|(?<k>\b(?:and|as|assert|break|class|continue|def|del|elif|else|except|finally|for|from|if|import|in|is|lambda|not|or|pass|raise|return|try|while|with|yield|None|True|False)\b)|(?<m>\b\d[\w.]*)|(?<n>\b[A-Za-z_]\w*(?=\())|(?<o>[-+*\/%=<>!&|^~]+)/g;
+
+function highlight(source) {
+  const tokens = [];
+  let end = 0;
+  for (const match of source.matchAll(PYTHON)) {
+    if (match.index > end) tokens.push(["", source.slice(end, match.index)]);
+    tokens.push([Object.keys(match.groups).find((name) => match.groups[name] !== undefined), match[0]]);
+    end = match.index + match[0].length;
+  }
+  return end < source.length ? [...tokens, ["", source.slice(end)]] : tokens;
+}
+
 // What draws the parts of some packed trees. rewarded: whether anything was learned from them.
 function viewer(data, rewarded = !ASKED) {
   const graded = (...tags) => (rewarded ? tags : []);
   const text = (value) => String(value?.text === undefined ? value ?? "" : data.texts[value.text]);
   const said = (who, content) => [element("div", { class: "who" }, who), element("pre", {}, content)];
 
-  const script = (tokens) => element("pre", { class: "script" },
-    ...tokens.map(([style, part]) => element("span", { class: style }, part)));
+  const script = (source) => element("pre", { class: "script" },
+    ...highlight(source).map(([style, part]) => element("span", { class: style }, part)));
 
   function call(made, label) {
     const notes = [made.truncated && "truncated", made.prompt_cut && "prompt cut"].filter(Boolean);
@@ -178,7 +193,7 @@ function viewer(data, rewarded = !ASKED) {
     if (made.outcome) summary.push(tag(made.outcome, "bad"));
     return fold("design", summary, (add) => {
       if (made.error !== null) add(...said("error", text(made.error)));
-      if (made.tokens.length) add(script(made.tokens));
+      if (made.script !== null) add(script(text(made.script)));
       if (made.call.messages.length) add(call(made.call, "the designer's call"));
       add(...made.executions.map(execution));
     });

@@ -12,6 +12,7 @@ function start() {
     chooser.addEventListener("change", () => show(packed[chooser.selectedIndex]));
     show(packed[chooser.selectedIndex]);
   }
+  showWhy();
   showCurves();
   showTranscripts();
   if (!document.body.dataset.live) return;

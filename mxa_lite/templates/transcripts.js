@@ -52,7 +52,7 @@ function side(name, attempt) {
   const answer = execution?.answer == null ? "no answer" : "answer " + cut(text(execution.answer), SHORT);
   made.append(element("p", { class: "verdict" }, verdict(attempt), tag(attempt.pattern), ok ? null : tag(attempt.outcome, "bad"), " ", answer));
   if (design.error !== null) made.append(...said("error", text(design.error)));
-  if (design.tokens.length) made.append(script(design.tokens));
+  if (design.script !== null) made.append(script(text(design.script)));
   const replies = (execution?.calls ?? []).map((one, i) => {
     const [who, reply] = said(`reply ${i + 1}: ${text(one.agent)} ${text(one.path)}`, text(one.reply));
     reply.tabIndex = -1;
