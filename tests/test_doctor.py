@@ -53,3 +53,19 @@ def test_a_compiler_and_headers_are_needed(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_unsloth_is_installed_as_the_readme_says() -> None:
     assert f"`{GET_UNSLOTH}`" in README
+
+
+def test_an_xformers_that_cannot_load_is_named_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A package of that name whose kernels do not load, and one whose do."""
+    package = tmp_path / "xformers"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    kernels = package / "_cpp_lib.py"
+    kernels.write_text("def _register_extensions():\n    raise OSError('built for torch 2.10')\n")
+    assert "built for torch 2.10" in (doctor.xformers() or "")
+    kernels.write_text("def _register_extensions():\n    pass\n")
+    assert doctor.xformers() is None

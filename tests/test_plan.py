@@ -5,30 +5,41 @@ from pathlib import Path
 import pytest
 
 from mxa_lite.errors import InputError
-from mxa_lite.machine.plan import (
-    GIB,
-    NF4_BYTES,
-    SHAPES,
-    SMALLER,
-    Shape,
-    estimate,
-    plan,
-    shape_of,
-    total,
-)
+from mxa_lite.machine.plan import GIB, SMALLER, estimate, plan, total
+from mxa_lite.machine.shapes import NF4_BYTES, SHAPES, Shape, shape_of
 from mxa_lite.recipe.file import SHIPPED, load
 
 README = (Path(__file__).parent.parent / "recipes/docs/gpu.md").read_text(encoding="utf-8")
-FOR_A_GPU = ("gsm8k", "paper-math", "paper-code", "paper-mixed")
+FOR_A_GPU = ("gsm8k", "gsm8k-full", "paper-math", "paper-code", "paper-mixed")
 
 
-def test_parameter_counts_of_the_table():
-    """Published sizes: 0.6B, 1.7B, 4.0B, 8.2B and 135M parameters."""
-    published = {"0.6B": 0.6e9, "1.7B": 1.7e9, "4B": 4.0e9, "8B": 8.2e9, "Instruct": 135e6}
-    for name, shape in SHAPES.items():
-        blocks = shape.layers * sum(i * o for i, o in shape.linears().values())
-        count = blocks + shape.vocab * shape.hidden * (1 if shape.tied else 2)
-        assert count == pytest.approx(published[name.split("-")[-1]], rel=0.02)
+PUBLISHED = {  # parameters of the language model in millions, by its name or its card
+    "Qwen/Qwen3-0.6B": 600,
+    "Qwen/Qwen3-1.7B": 1700,
+    "Qwen/Qwen3-4B": 4000,
+    "Qwen/Qwen3-8B": 8200,
+    "Qwen/Qwen3-14B": 14_800,
+    "Qwen/Qwen2.5-0.5B-Instruct": 490,
+    "Qwen/Qwen2.5-1.5B-Instruct": 1540,
+    "Qwen/Qwen2.5-3B-Instruct": 3090,
+    "Qwen/Qwen2.5-7B-Instruct": 7610,
+    "meta-llama/Llama-3.2-1B-Instruct": 1230,
+    "meta-llama/Llama-3.2-3B-Instruct": 3210,
+    "google/gemma-3-270m-it": 270,
+    "google/gemma-3-1b-it": 1000,
+    "HuggingFaceTB/SmolLM2-135M-Instruct": 135,
+    "HuggingFaceTB/SmolLM2-360M-Instruct": 360,
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": 1700,
+    "microsoft/Phi-4-mini-instruct": 3800,
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_parameter_counts_of_the_table(name):
+    """The shape has as many parameters as its name or its card says, to 2 %."""
+    shape = SHAPES[name]
+    count = shape.linear_parameters() + shape.vocab * shape.hidden * (1 if shape.tied else 2)
+    assert count / 1e6 == pytest.approx(PUBLISHED[name], rel=0.02)
 
 
 def test_parts_by_hand():
@@ -36,18 +47,24 @@ def test_parts_by_hand():
 
     Linears: q 8*8, k 8*4, v 8*4, o 8*8, three of 8*16 = 192 + 384 = 576. Table 80 * 2 bytes.
     LoRA: q 2*(8+8) + k 2*(8+4) = 56 each role, 112 in fp32: 448; Adam 8 bytes * 112 = 896, the
-    gradients of one role 4 * 56 = 224. KV: 2 * 1 layer * 1 head * 4 * 2 bytes = 16 a token.
+    gradients of one role 4 * 56 = 224. KV: 2 * 1 layer * 1 head * 4 * 2 bytes = 16 a token; of the
+    batch's 1,000 and of 512 by which Unsloth's cache grows for each of its 4 rows of 250.
     """
     shape = Shape(8, 16, 1, 2, 1, 4, 10, True)
     recipe = load(
         "arithmetic",
-        ["lora.targets=[q_proj, k_proj]", "lora.r=2", "generation_tokens=1000"],
+        [
+            *("lora.targets=[q_proj, k_proj]", "lora.r=2", "generation_tokens=1000"),
+            "rollout.max_completion_tokens=250",
+        ],
     )
     parts = estimate(shape, recipe)
     assert parts["weights"] == int(576 * NF4_BYTES + 160)
     assert parts["adapters"] == 448
     assert parts["optimizer"] == 224 + 896
-    assert parts["kv_cache"] == 16 * 1000
+    assert parts["kv_cache"] == 16 * (1000 + 4 * 512)
+    assert parts["merged"] == 0
+    assert parts["dequantized"] == 8 * 16 * 2 + 8 * 16 // 64 * 4
     assert parts["logits"] == 1024 * 10 * 10
 
 
@@ -60,6 +77,22 @@ def test_shared_adapters_and_coupled_mode_change_the_adapters_cost():
     assert roles["adapters"] == 2 * shared["adapters"]
     one = shared["adapters"] // 4
     assert [p["optimizer"] // one for p in (roles, shared, coupled)] == [20, 12, 24]
+
+
+def test_copies_with_the_adapters_merged_in_count_at_16_bit():
+    """One for each adapter, of the adapted layers: 1.41e9 parameters of Qwen3-1.7B."""
+    shape = SHAPES["Qwen/Qwen3-1.7B"]
+    sets = ["model.loader=plain", "rollout.weights=merged"]
+    assert estimate(shape, load("gsm8k", sets))["merged"] == 2 * 2 * shape.linear_parameters()
+    shared = estimate(shape, load("gsm8k", [*sets, "model.adapters=shared"]))
+    assert shared["merged"] == 2 * shape.linear_parameters()
+
+
+def test_a_plan_above_nine_tenths_of_the_card_is_tight():
+    needed = plan(load("gsm8k"), 12)["total_gb"]
+    for share, tight in ((1.01, True), (1.12, False), (0.99, False)):
+        result = plan(load("gsm8k"), needed * share)
+        assert (result["tight"], result["fits"]) == (tight, share > 1)
 
 
 def test_a_plan_that_does_not_fit_says_what_to_lower_and_then_fits():
@@ -133,7 +166,7 @@ def test_every_shipped_recipe_can_be_planned(path):
 
 
 @pytest.mark.parametrize("name", ["arithmetic", *FOR_A_GPU])
-@pytest.mark.parametrize("model", SHAPES)
+@pytest.mark.parametrize("model", list(SHAPES)[::3])
 def test_what_is_to_be_lowered_makes_it_fit(name, model):
     """On any card: nothing, or it fits with that, or no model known here is small enough."""
     recipe = load(name, [f"model.name={model}"])
@@ -144,7 +177,7 @@ def test_what_is_to_be_lowered_makes_it_fit(name, model):
             lowered = load(name, [f"model.name={model}", *result["lower_first"]])
             assert plan(lowered, vram)["fits"], (vram, result["lower_first"])
         elif result["lower_first"]:
-            assert vram < 2
+            assert vram <= 2
 
 
 def test_a_card_that_is_no_number_is_refused():
@@ -180,3 +213,52 @@ def test_an_unknown_hub_model_is_refused_with_the_known_ones():
 
 def test_gb_are_of_the_card_s_kind():
     assert GIB == 1024**3
+
+
+@pytest.mark.parametrize(
+    ("name", "original"),
+    [
+        ("unsloth/Qwen3-1.7B-unsloth-bnb-4bit", "Qwen/Qwen3-1.7B"),
+        ("unsloth/Llama-3.2-1B-Instruct-bnb-4bit", "meta-llama/Llama-3.2-1B-Instruct"),
+        ("Qwen/Qwen3-4B-Instruct-2507", "Qwen/Qwen3-4B"),
+        ("google/gemma-3-1b-pt", None),
+    ],
+)
+def test_a_copy_in_4_bit_has_the_shape_of_its_original(name, original):
+    if original is None:
+        with pytest.raises(InputError, match="not known"):
+            shape_of(name)
+    else:
+        assert shape_of(name) == SHAPES[original]
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("Qwen/Qwen3-30B-A3B", "mixture of experts"),
+        ("mistralai/Mixtral-8x7B-v0.1", "mixture of experts"),
+        ("Qwen/Qwen2.5-7B-Instruct-AWQ", "quantized in another way"),
+        ("Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "quantized in another way"),
+        ("Qwen/Qwen3-4B-FP8", "quantized in another way"),
+    ],
+)
+def test_what_the_kit_cannot_train_is_not_planned(name, what):
+    with pytest.raises(InputError, match=what):
+        shape_of(name)
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"num_experts": 64}, "mixture of experts"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantized by gptq"),
+    ],
+)
+def test_nor_is_a_folder_of_it(tmp_path, more, what):
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "vocab_size": 512}
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    assert shape_of(str(tmp_path)).head_dim == 16
+    (tmp_path / "config.json").write_text(json.dumps(sizes | more))
+    with pytest.raises(InputError, match=what):
+        shape_of(str(tmp_path))

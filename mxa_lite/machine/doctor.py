@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 import shutil
+import subprocess
 import sys
 import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 
 from mxa_lite.policy import GET_UNSLOTH
@@ -45,6 +47,19 @@ def missing_for_gpu(found: dict[str, str], cuda: bool) -> list[str]:
     return [step for step, needed in steps.items() if needed]
 
 
+def xformers() -> str | None:
+    """Why the xformers that is installed cannot load its kernels here, as Unsloth tries it; None
+    where it can, or where there is none."""
+    if find_spec("xformers") is None:
+        return None
+    code = "from xformers._cpp_lib import _register_extensions as load; load()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if not done.returncode:
+        return None
+    reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:200]
+    return f"cannot load, so Unsloth takes PyTorch's own attention ({reason})"
+
+
 def device() -> str:
     """The GPU and its memory, or the CPU and its threads."""
     import torch
@@ -69,6 +84,8 @@ def report() -> list[str]:
     dtype, why_dtype = choose_dtype(Model())
     with Sandbox(Limits(), LEVELS[0]) as sandbox:
         reached = LEVELS.index(sandbox.level)
+    if broken := xformers():
+        found["xformers"] += f": {broken}"
     rows = found | {
         "platform": f"{sys.platform} {platform.machine()}",
         "device": device(),

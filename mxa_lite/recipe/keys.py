@@ -332,7 +332,7 @@ def own_choices(recipe: Recipe) -> dict[str, own.Own]:
 GPU_PRESETS: dict[str, dict[str, Any]] = {
     "none": {},
     "8gb": {"train": {"tokens_per_micro_batch": 2048}, "generation_tokens": 16_384},
-    "12gb": {"train": {"tokens_per_micro_batch": 4096}, "generation_tokens": 24_576},
+    "12gb": {"train": {"tokens_per_micro_batch": 4096}, "generation_tokens": 32_768},
     "16gb": {"train": {"tokens_per_micro_batch": 8192}, "generation_tokens": 32_768},
     "24gb": {"train": {"tokens_per_micro_batch": 16_384}, "generation_tokens": 65_536},
 }
