@@ -125,6 +125,14 @@ class RunFolder:
         lines = read_text(self.metrics).split("\n")[:-1]  # what a kill cut off has no end of line
         return [json_object(line, f"{self.metrics} line {n}") for n, line in enumerate(lines, 1)]
 
+    def keep_checkpoints(self, count: int | None) -> None:
+        """Remove all but the last `count`; None: keep all. The cold adapters are none of them."""
+        complete = [path.parent for path in self.checkpoints.glob("step-*/trainer_state.json")]
+        for path in sorted(complete, key=step_of)[: -count if count else 0]:
+            leftover = path.with_name(f"checkpoint-{step_of(path)}")  # resuming clears such away
+            os.replace(path, leftover)
+            shutil.rmtree(leftover)
+
     def cut_after(self, step: int) -> None:
         """Forget what was measured of later steps: a resumed run makes it again."""
         kept = [line for line in self.read_metrics() if line["step"] <= step]

@@ -77,6 +77,8 @@ def test_a_script_without_nodes_has_no_pattern():
 def test_unknown_imports_are_refused_by_name(line):
     found = check(line)
     assert found.outcome is Outcome.REJECTED and found.error.startswith("unknown import ")
+    number = max(n for n, text in enumerate(line.split("\n"), 1) if "import " in text)
+    assert found.error.endswith(f", line {number}")
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,19 @@ def test_exec_prints_one_json_object_and_needs_nothing_heavy(tmp_path):
     assert done.stderr == "heavy: []\n"
 
 
+def test_exec_says_which_line_went_wrong_and_what_is_missing(tmp_path):
+    (tmp_path / "s.py").write_text("x = question\nprint(x)\n1 / 0\n")
+    done = mxa("exec", "s.py", "--question", "2+2?", cwd=tmp_path)
+    assert 'File "script.py", line 3' in done.stderr
+    assert done.stdout.startswith("--- printed\n2+2?\noutcome: crashed (ZeroDivisionError")
+    (tmp_path / "s.py").write_text("answer(Agent('a')(question))\n")
+    done = mxa("exec", "s.py", "--question", "2+2?", cwd=tmp_path)
+    assert "no reply for agent 'a'; --replies FILE brings replies" in done.stdout
+    (tmp_path / "s.py").write_text("\nanswer(\n")
+    done = mxa("exec", "s.py", "--question", "2+2?", cwd=tmp_path)
+    assert "was never closed (script.py, line 2)" in done.stdout
+
+
 def test_control_characters_of_a_reply_do_not_reach_the_terminal(tmp_path):
     (tmp_path / "s.py").write_text("answer(Agent('a')(question))\n")
     (tmp_path / "r.jsonl").write_text('{"agent": "*", "reply": "\\u001b[2J4"}\n')

@@ -120,6 +120,19 @@ def test_a_file_that_is_no_python_is_refused_when_the_recipe_is_read(tmp_path: P
         recipe_with(tmp_path, "credit.reward", "def idea(e, q):\n    return (\n")
 
 
+def test_own_scripts_are_looked_at_before_a_run(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: arithmetic\neval: {systems: scripts}\n")
+    with pytest.raises(InputError, match=r'no \*\.py in a folder "scripts" beside the recipe'):
+        recipe_file.load(tmp_path / "mine.yaml")
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "a.py").write_text("import numpy\nanswer(ask(question))\n")
+    with pytest.raises(InputError, match=r"a\.py: .*unknown import numpy"):
+        try_all(recipe_file.load(tmp_path / "mine.yaml"))
+    (tmp_path / "scripts" / "a.py").write_text("x = (\n")
+    with pytest.raises(InputError, match=r"a\.py line 1: "):
+        recipe_file.load(tmp_path / "mine.yaml")
+
+
 def tree(*corrects: float) -> Tree:
     """One design with an execution of one call for each verdict."""
     executions = [

@@ -7,7 +7,7 @@ from mxa_lite.errors import InputError
 from mxa_lite.machine.plan import plan
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe import own
-from mxa_lite.recipe.file import dump, find, load, shipped
+from mxa_lite.recipe.file import dump, find, load, packaged, shipped, smoked
 from mxa_lite.recipe.keys import GPU_PRESETS, Rates, Recipe, diff, flat, own_choices
 
 MINIMAL = "model: {name: embedded}\ntask: arithmetic\n"
@@ -139,6 +139,12 @@ def test_a_recipe_may_not_extend_itself(write):
     [
         (["train.stepz=3"], 'unknown key "train.stepz", did you mean "train.steps"?'),
         (["designs=3"], 'unknown key "designs", did you mean "rollout.designs"?'),
+        (["lr=1"], '"lr", did you mean "train.learning_rate"?'),
+        (["cold_start.lr=1"], 'did you mean "cold_start.learning_rate"?'),
+        (["lora.rank=8"], 'did you mean "lora.r"?'),
+        (["rollout.num_generations=8"], 'did you mean "rollout.designs"?'),
+        (["cold_start.batchsize=8"], 'did you mean "cold_start.batch_size"?'),
+        (["train.beta=0"], 'unknown key "train.beta": there is no KL term'),
         (["task.mix=[{name: a, wieght: 1}]"], 'did you mean "task.mix[0].weight"?'),
         (["schedule.mode=both"], "schedule.mode is \"both\"; allowed: 'stagewise'"),
         (["train.steps=many"], "train.steps must be a valid integer"),
@@ -259,3 +265,23 @@ def test_a_logger_that_is_not_installed_is_refused_with_the_command(monkeypatch)
     assert refused("arithmetic", "train.report_to=trackio").startswith(
         "--set: train.report_to: pip install trackio"
     )
+
+
+def test_smoke_makes_numbers_small_and_never_larger():
+    most = packaged("smoke")
+    tiny, whole = flat(smoked(load("miniature"), ())), flat(load("miniature"))
+    assert {key for key in whole if whole[key] != tiny[key]} <= most.keys() <= whole.keys()
+    assert all(tiny[key] <= most[key] for key in most)
+    assert tiny["rollout.max_completion_tokens.executor"] == 44  # of the recipe, and below 96
+
+
+def test_a_setting_wins_over_smoke():
+    sets = ["train.steps=7", "rollout={designs: 5}"]
+    recipe = smoked(load("arithmetic", sets), sets)
+    assert (recipe.train.steps, recipe.rollout.designs, recipe.eval.questions) == (7, 5, 8)
+
+
+def test_a_usual_name_leads_to_a_key_that_there_is():
+    keys = flat(load("arithmetic")).keys() | {"task"}
+    blocks = {key.rpartition(".")[0] for key in keys}
+    assert {key for key in packaged("usual") if " " not in key} <= keys | blocks

@@ -17,7 +17,7 @@ from mxa_lite.credit.schedule import questions_for
 from mxa_lite.errors import InputError
 from mxa_lite.recipe.file import dump, load
 from mxa_lite.recipe.keys import TaskSpec
-from mxa_lite.runfolder import RunFolder
+from mxa_lite.runfolder import RunFolder, checkpoint_name
 from mxa_lite.runs.train import run
 from mxa_lite.tasks import load as tasks
 from mxa_lite.tree import Question
@@ -160,3 +160,17 @@ def test_ascii_output_spells_out_what_it_cannot_show() -> None:
     ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=ascii_only)
     assert done.stdout == b"\\u03c0\n", done.stderr
+
+
+def test_the_last_checkpoints_are_kept_and_the_cold_adapters(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (0, 2, 4, 10):
+        (folder.checkpoints / checkpoint_name(step) / "designer").mkdir(parents=True)
+        if step:  # the cold start has no trainer
+            (folder.checkpoints / checkpoint_name(step) / "trainer_state.json").touch()
+    for count in (None, 3):
+        folder.keep_checkpoints(count)
+        assert len(list(folder.checkpoints.iterdir())) == 4
+    folder.keep_checkpoints(1)
+    left = sorted(path.name for path in folder.checkpoints.iterdir())
+    assert left == ["step-00000", "step-00010"]

@@ -18,14 +18,18 @@ from mxa_lite.stdio import printable, stdout_for_json
 @sets_option
 @click.option("--output", type=FOLDER, help="Run folder; by default runs/<recipe>.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
-def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -> None:
+@click.option("--smoke", is_flag=True, help="Tiny and quick, to see that it runs to the end.")
+def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool, smoke: bool) -> None:
     """Cold start, training, evaluation before and after, report."""
     from mxa_lite.policy import unsloth_first
     from mxa_lite.recipe import file as recipe_file
     from mxa_lite.rollout import own_ideas
 
     loaded = recipe_file.load(recipe, sets)
-    folder = output or console.default_output(recipe_file.find(recipe), resume)
+    folder = output or console.default_output(recipe_file.find(recipe), resume, smoke)
+    if smoke:
+        loaded = recipe_file.smoked(loaded, sets)
+        click.echo(f"--smoke: a few steps and questions, in {folder}; its numbers mean nothing")
     console.check_output(folder, loaded, resume)
     console.announce(loaded)
     own_ideas.try_all(loaded)
@@ -34,6 +38,8 @@ def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool) -
     from mxa_lite.runs.train import run as run_recipe
 
     run_recipe(loaded, folder, resume)
+    if smoke:
+        click.echo("--smoke: it ran to the end; none of the numbers above means anything")
 
 
 @cli.command()
@@ -124,6 +130,10 @@ def exec_(
         return
     for call in result["calls"]:
         click.echo(printable(f"[{call['agent']}] {call['reply']}"))
+    if result["stdout"]:
+        click.echo(printable(f"--- printed\n{result['stdout'].rstrip()}"))
+    if result["stderr"]:  # of an error: the traceback, which names the line
+        click.echo(printable(result["stderr"].rstrip()), err=True)
     why = f" ({result['error']})" if result["error"] else ""
     click.echo(printable(f"outcome: {result['outcome']}{why}\nanswer: {result['answer']}"))
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,15 +24,23 @@ def print_json(data: Any) -> None:
     click.echo(json.dumps(data, allow_nan=False))
 
 
-def default_output(recipe_path: Path, resume: bool = False) -> Path:
+def default_output(recipe_path: Path, resume: bool = False, smoke: bool = False) -> Path:
     """`runs/<recipe>`; for a recipe that lies in a run folder, that folder's name.
 
-    resume: that folder itself, so that `mxa-lite run RUN --resume` is enough.
+    resume: that folder itself, so that `mxa-lite run RUN --resume` is enough. smoke:
+    `runs/<recipe>-smoke`, from which an earlier smoke run is removed.
     """
+    from mxa_lite.runfolder import RunFolder
+
     stored = recipe_path.name == "recipe.yaml"
     if stored and resume:
         return recipe_path.parent
-    return Path("runs") / (recipe_path.resolve().parent.name if stored else recipe_path.stem)
+    name = recipe_path.resolve().parent.name if stored else recipe_path.stem
+    folder = Path("runs") / f"{name}{'-smoke' * smoke}"
+    if smoke and not resume and (folder / "recipe.yaml").is_file():
+        with RunFolder(folder).lock(look=True):
+            shutil.rmtree(folder)
+    return folder
 
 
 def check_folder(option: str, folder: Path) -> None:

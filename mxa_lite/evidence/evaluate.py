@@ -20,6 +20,7 @@ from mxa_lite.evidence.attempts import (
 )
 from mxa_lite.evidence.rivals import best_by_kind, best_fixed
 from mxa_lite.mas.patterns import ROUTER, within
+from mxa_lite.recipe.own import Own
 from mxa_lite.rollout.sampler import Sampler, Shape
 from mxa_lite.rollout.single import single_trees
 from mxa_lite.tree import Call, Design, Question, Tree
@@ -152,12 +153,14 @@ def measure(
     questions: Sequence[Question],
     baselines: Sequence[str],
     folder: Path | None = None,
+    own_systems: Sequence[Own] = (),
 ) -> Measured:
     """The method and its `baselines` (as `eval.baselines`) with the policy as it stands.
 
     With "fixed" come `fixed_<system>` for every hand-written system within `rollout.max_calls`,
-    `fixed_best`, and where questions have kinds `oracle_kind`. Predictions go to
-    `folder/<mode>.jsonl`, what the designs and their agents said to `folder/transcripts.jsonl`.
+    `fixed_best`, and where questions have kinds `oracle_kind`. own_systems: scripts, measured as
+    `own_<name of the file>`. Predictions go to `folder/<mode>.jsonl`, what the designs and their
+    agents said to `folder/transcripts.jsonl`.
     """
     recipe = sampler.recipe
     temperature, samples = recipe.rollout.temperature, recipe.eval.samples
@@ -203,6 +206,9 @@ def measure(
             tries = recipe.eval.fixed_samples
             add(f"fixed_{name}", hand_written, script, name, tries, temperature)
         _add_best(measured, {name: modes[f"fixed_{name}"] for name in systems})
+    for own in own_systems:
+        name, tries = f"own_{Path(own.file).stem}", recipe.eval.fixed_samples
+        add(name, hand_written, own.text, name, tries, temperature)
     if folder is not None:
         save_predictions(modes, folder)
     return measured

@@ -42,7 +42,7 @@ def check(source: str, names: Collection[str] = ()) -> Checked:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd escapes in a script
-            tree = ast.parse(source)
+            tree = ast.parse(source, "script.py")
             compile(tree, "script.py", "exec")
         kind = pattern(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -54,26 +54,25 @@ def check(source: str, names: Collection[str] = ()) -> Checked:
 def _unknown_imports(tree: ast.AST, names: Collection[str]) -> Iterator[str]:
     guarded = {id(node) for attempt in ast.walk(tree) for node in _guarded(attempt)}
     for node in ast.walk(tree):
-        modules: list[str] = []
-        if id(node) in guarded:
+        if id(node) in guarded or not isinstance(node, (ast.Import, ast.ImportFrom)):
             continue
-        if isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        modules = [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
             modules = ["." * node.level + (node.module or "")]
             for alias in node.names if node.module in mas.MODULES else ():
                 if alias.name not in ("*", *names) and not hasattr(mas, alias.name):
-                    yield f"unknown import {alias.name} from {node.module}"
+                    yield f"unknown import {alias.name} from {node.module}, line {node.lineno}"
         for module in modules:
             if module not in mas.MODULES and module.split(".")[0] not in sys.stdlib_module_names:
-                yield f"unknown import {module}"
+                yield f"unknown import {module}, line {node.lineno}"
 
 
 def _redefined(tree: ast.AST) -> Iterator[str]:
     """Nodes of the language that a script defines itself: its agents would call no model."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name in _KINDS:
-            yield f"the script redefines {node.name}, which the language has already"
+            again = f"the script redefines {node.name}, which the language has already"
+            yield f"{again}, line {node.lineno}"
 
 
 def _guarded(node: ast.AST) -> Iterator[ast.AST]:

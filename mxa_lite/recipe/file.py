@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from yaml.constructor import ConstructorError
 from mxa_lite.errors import InputError, read_text
 from mxa_lite.recipe import own
 from mxa_lite.recipe.checks import check_data, check_loggers, check_model, check_shape, is_path
-from mxa_lite.recipe.keys import DATA_SUFFIXES, GPU_PRESETS, Recipe, TaskSpec
+from mxa_lite.recipe.keys import DATA_SUFFIXES, GPU_PRESETS, Recipe, TaskSpec, flat
 
 _HERE = Path(__file__).parent.parent
 SHIPPED = next(p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir())
@@ -108,7 +109,12 @@ def _with_own(value: Any, folder: Path, where: str, key: str = "") -> Any:
         return {k: _with_own(v, folder, where, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
     if isinstance(value, list):
         return [_with_own(item, folder, where, key) for item in value]
-    keys = (*own.FUNCTIONS, *own.FILES, "task", "task.mix.name", "task.mix.score")
+    if isinstance(value, str) and value.lower().endswith(DATA_SUFFIXES):
+        beside = os.path.join(folder, os.path.expanduser(value))
+        return beside if os.path.isfile(beside) else value  # else from the working folder
+    if isinstance(value, str) and key == own.SCRIPTS and not value.endswith(".py"):
+        return own.scripts(value, folder, f"{where}: {key}")
+    keys = (*own.FUNCTIONS, *own.FILES, own.SCRIPTS, "task", "task.mix.name", "task.mix.score")
     if isinstance(value, str) and key in keys:
         return own.read(value, folder, f"{where}: {key}") or value
     return value
@@ -173,6 +179,21 @@ def override(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
     return Recipe.model_validate(data)
 
 
+def packaged(name: str) -> dict[str, Any]:
+    """A table that the package has as YAML."""
+    text = (files("mxa_lite") / "templates" / f"{name}.yaml").read_text("utf-8")
+    return dict(yaml.safe_load(text))
+
+
+def smoked(recipe: Recipe, sets: Sequence[str]) -> Recipe:
+    """A copy with the small numbers of `smoke.yaml`, but for what `--set` names."""
+    now, blocks = flat(recipe), [item.partition("=")[0].strip() for item in sets]
+    most = packaged("smoke")
+    free = [key for key in most if not any(_within(key, block) for block in blocks)]
+    large = [key for key in free if now[key] is None or now[key] > most[key]]
+    return override(recipe, {key: most[key] for key in large})
+
+
 def _apply_sets(data: dict[str, Any], sets: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
     pairs: list[tuple[str, Any]] = []
     for item in sets:
@@ -205,13 +226,19 @@ def _fields(loc: Iterable[int | str]) -> tuple[str, list[str]]:
 
 def _unknown(key: str, allowed: list[str]) -> str:
     head, dot, last = key.rpartition(".")
-    names = {name: f"{head}{dot}{name}" for name in allowed}
+    beside = {name: f"{head}{dot}{name}" for name in allowed}
+    elsewhere: dict[str, str] = {}
     for top, field in Recipe.model_fields.items():  # right key, wrong depth
         for inner in getattr(field.annotation, "model_fields", ()):
-            names.setdefault(inner, f"{top}.{inner}")
-    close = difflib.get_close_matches(last, names, 1)
-    hint = f', did you mean "{names[close[0]]}"?' if close else f"; allowed: {', '.join(allowed)}"
-    return f'unknown key "{key}"{hint}'
+            elsewhere.setdefault(inner, f"{top}.{inner}")
+    usual = next((key for key, names in packaged("usual").items() if last in names), "")
+    meant = beside.get(usual.rpartition(".")[2]) or usual or elsewhere.get(last)
+    for names in (beside, elsewhere):  # the same block first
+        close = difflib.get_close_matches(last, names, 1)
+        meant = meant or (names[close[0]] if close else None)
+    if not meant:
+        return f'unknown key "{key}"; allowed: {", ".join(allowed)}'
+    return f'unknown key "{key}"' + (f": {meant}" if " " in meant else f', did you mean "{meant}"?')
 
 
 def _within(key: str, block: str) -> bool:

@@ -213,6 +213,7 @@ class Train(Block):
     prefix_sharing: bool = True
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "sgd"] = "adamw_torch"
     save_every: Positive = 10
+    keep: Positive | None = None  # checkpoints at most, the last ones; None = all
     report_to: Annotated[
         list[Literal["tensorboard", "wandb", "trackio"]],
         BeforeValidator(lambda v: [v] if isinstance(v, str) else v),
@@ -236,7 +237,8 @@ class ColdStart(Block):
 class Eval(Block):
     """What is measured on the held-out questions, before and after; every 0 = only then.
 
-    fixed_samples: runs of each hand-written system a question, after training only.
+    fixed_samples: runs of each hand-written system a question, after training only. systems: own
+    ones, measured in the same way; a recipe names their folder.
     """
 
     questions: Count = 200
@@ -248,6 +250,7 @@ class Eval(Block):
         "self_consistency",
     ]
     fixed_samples: Positive = 2
+    systems: list[OwnFile] = []
     swap: bool = True
 
 
@@ -324,6 +327,7 @@ def own_choices(recipe: Recipe) -> dict[str, own.Own]:
         "credit.advantage": recipe.credit.advantage,
         "schedule.mode": recipe.schedule.mode,
         "prompts": recipe.prompts,
+        **{f"{own.SCRIPTS}[{i}]": script for i, script in enumerate(recipe.eval.systems)},
     }
     return {key: value for key, value in values.items() if isinstance(value, own.Own)}
 
@@ -353,7 +357,7 @@ def flat(recipe: Recipe) -> dict[str, Any]:
 # Keys that change no sample: memory, threads, logging, saving, measuring on the way.
 KNOBS = (
     *("gpu", "generation_tokens", "threads", "train.tokens_per_micro_batch"),
-    *("train.save_every", "train.report_to", "eval.every"),
+    *("train.save_every", "train.keep", "train.report_to", "eval.every"),
 )
 
 

@@ -29,6 +29,7 @@ from mxa_lite.errors import InputError, read_text
 ROLES = ("designer", "executor")
 FUNCTIONS = ("credit.reward", "credit.advantage", "schedule.mode", "task.name", "task.score")
 FILES = ("rollout.nodes", "prompts")  # these name a file alone
+SCRIPTS = "eval.systems"  # this one a folder of them
 FOLDER = "own"  # of a run folder, where the copies lie
 _REFERENCE = re.compile(r"(.+\.py)(?::(\w+))?")
 
@@ -122,6 +123,15 @@ def read(value: str, folder: Path, where: str) -> Own | None:
     return Own(path.name, match[2] or "", text, str(path))
 
 
+def scripts(value: str, folder: Path, where: str) -> list[Own]:
+    """The `*.py` files of a folder, by name. Raises InputError: none there, or as `read`."""
+    paths = sorted((folder / os.path.expanduser(value)).glob("*.py"))
+    if not paths:
+        raise InputError(f'{where}: no *.py in a folder "{value}" beside the recipe')
+    files = (read(str(path.absolute()), folder, where) for path in paths)
+    return [file for file in files if file is not None]
+
+
 def files(chosen: Mapping[str, Own]) -> dict[str, Own]:
     """The files by name, each once. InputError when two have one name."""
     by_name: dict[str, Own] = {}
@@ -134,10 +144,10 @@ def files(chosen: Mapping[str, Own]) -> dict[str, Own]:
 
 def notice(chosen: Mapping[str, Own]) -> list[str]:
     """A line for each choice that runs own code, to be shown before it runs."""
-    where = {"rollout.nodes": "inside the sandbox only"}
+    inside = ("rollout.nodes", SCRIPTS)
     return [
         f"own code for {key}: {own} ({own.path}, {own.hash}), runs"
-        f" {where.get(key, 'with your rights')}"
+        f" {'inside the sandbox only' if key.startswith(inside) else 'with your rights'}"
         for key, own in chosen.items()
     ]
 

@@ -34,6 +34,8 @@ class Canned:
         texts = self.texts.get(agent) or self.texts.get("*")
         if not texts:
             error = f"no reply for agent {agent!r}"
+            if not self.texts:
+                error += "; --replies FILE brings replies, --model RUN lets a run's executor reply"
             return Completion("", [], [], [], False, False, error)
         text = texts[min(self.used[agent], len(texts) - 1)]
         self.used[agent] += 1

@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from mxa_lite.errors import InputError
+from mxa_lite.mas.check import check
+from mxa_lite.mas.script import node_names
 from mxa_lite.recipe import own
 from mxa_lite.recipe.keys import Recipe, own_choices
 from mxa_lite.rollout.canned import Canned, Ungraded, execute
@@ -72,6 +74,10 @@ def try_all(recipe: Recipe) -> None:
         elif kind == "prompts":
             for name, prompt in _prompts(idea).items():
                 prompt(*_example(name))
+        elif key.startswith(own.SCRIPTS):
+            nodes = recipe.rollout.nodes
+            if error := check(idea.text, node_names(nodes.text if nodes else "")).error:
+                raise InputError(f"{idea.path}: {error}")
     _try_inside(recipe)
 
 

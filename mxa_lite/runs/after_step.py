@@ -66,6 +66,11 @@ class AfterStep(TrainerCallback):
             measured = self.measure(line["step"])
             logs.update({f"eval_{name}": n for name, n in flat_numbers(measured).items()})
 
+    def on_save(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
+        """Checkpoints beyond `train.keep` go when a newer one is whole."""
+        if distributed.MAIN:
+            self.run.folder.keep_checkpoints(self.run.recipe.train.keep)
+
     def check_numbers(self, update: int, loss: float) -> None:
         """Raise RunError, before this step is written or saved, when learning has broken down."""
         adapters = (p for n, p in self.run.policy.model.named_parameters() if "lora_" in n)

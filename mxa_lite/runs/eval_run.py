@@ -15,7 +15,7 @@ from mxa_lite.tasks import load as tasks
 def _measured(
     run: Path, sets: tuple[str, ...], folder: Path, own: bool
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """One run's modes and their seconds; own: the fixed systems too."""
+    """One run's modes and their seconds; own: the fixed and the own systems too."""
     with opened(run, sets) as sampler:
         recipe = sampler.recipe
         data = tasks.load(recipe.task, recipe.seed, training=False)
@@ -23,7 +23,8 @@ def _measured(
         baselines = [*recipe.eval.baselines]
         if own and recipe.method == "metaagent":
             baselines.append("fixed")
-        measured = evaluate.measure(sampler, questions, baselines, folder)
+        systems = recipe.eval.systems if own else ()
+        measured = evaluate.measure(sampler, questions, baselines, folder, systems)
         return measured.numbers(), measured.seconds
 
 

@@ -52,7 +52,8 @@ class Measuring:
             if name == "final" or baseline not in evaluate.HAND_WRITTEN
         ]
         predictions = self.folder.path / "predictions" / name
-        measured = evaluate.measure(self.sampler, self.held_out, baselines, predictions)
+        systems = self.recipe.eval.systems if name == "final" else ()
+        measured = evaluate.measure(self.sampler, self.held_out, baselines, predictions, systems)
         results[name] = measured.numbers()
         self.designs[name] = measured.designs
         results.setdefault("seconds", {})[name] = measured.seconds  # what a clock decides, apart
@@ -164,7 +165,8 @@ class Measuring:
             when: {kind: own["patterns"] for kind, own in end.get("kinds", {}).items()}
             for when, end in ends.items()
         }
-        rivals = [rival for rival in RIVALS if rival != main]
+        own = [f"own_{Path(script.file).stem}" for script in self.recipe.eval.systems]
+        rivals = [rival for rival in (*RIVALS, *own) if rival != main]
         beside = {
             "against": against(folder / "final", main, rivals),
             "alone": {

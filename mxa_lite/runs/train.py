@@ -138,7 +138,10 @@ class Run:
                 saved = trainer.save_now()
                 done_so = f"saved in {saved}" if saved else "before the first step"
                 raise KeyboardInterrupt(f"stopped; {done_so}; {self.go_on}") from None
-        return trainer.save_now() or self.folder.checkpoints / COLD
+        last = trainer.save_now() or self.folder.checkpoints / COLD
+        if distributed.MAIN:
+            self.folder.keep_checkpoints(self.recipe.train.keep)
+        return last
 
 
 def run(
