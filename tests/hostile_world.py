@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -101,15 +100,14 @@ class World:
         for name in sorted(self.places, key=len, reverse=True):
             source = source.replace(name, self.places[name])
         self.box.limits = dataclasses.replace(self.limits, seconds=seconds)
-        start, calls = time.monotonic(), 0
+        calls = 0
         job = self.box.start(Job(source, "2+2?"))
         while True:
             for event in self.box.poll(None):
                 if isinstance(event, Ended) and event.job == job:
-                    wall = time.monotonic() - start
                     changed = self.surroundings() != self.before
                     ended = dataclasses.asdict(event)
-                    return {**ended, "wall": wall, "calls": calls, "changed": changed}
+                    return {**ended, "calls": calls, "changed": changed}
                 assert isinstance(event, CallRequest) and event.job == job, event
                 calls += 1
                 self.box.reply(job, event.id, "\\boxed{4}")

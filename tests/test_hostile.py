@@ -389,7 +389,7 @@ def test_hostile(attacker: Attacker, name: str) -> None:
     assert SECRET not in shown, ended
     assert not ended["changed"], ended
     assert ended["outcome"] in outcomes, ended
-    assert ended["wall"] < 30
+    assert ended["seconds"] < 12  # its own: those it waited for a core are not counted
 
 
 def test_after_all_of_them_an_honest_script_runs(attacker: Attacker) -> None:
