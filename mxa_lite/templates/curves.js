@@ -6,7 +6,7 @@ const PLOT = { width: 460, height: 220, left: 46, right: 10, top: 8, bottom: 24 
 const COLOURS = {
   designer: "#3f7fc4", executor: "#d0691f", correct: "#3d9a64", ok: "#3d9a64",
   single: "#8b95a5", vote: "#7d6cc0", judge: "#b85f95", reflect: "#b98a16", debate: "#c4534c", chain: "#5aa3d8",
-  pipeline: "#2f9bb0", map: "#6b9a3c", router: "#8c6d46", other: "#6b7280", single_agent: "#8b95a5",
+  pipeline: "#2f9bb0", map: "#6b9a3c", router: "#8c6d46", mixed: "#4f63b5", other: "#6b7280", single_agent: "#8b95a5",
   no_script: "#6b7280", syntax_error: "#c4534c", rejected: "#b98a16", crashed: "#9c3f6b", timeout: "#7d6cc0", memory: "#8c6d46",
   call_budget: "#d98a4a", token_budget: "#d9a066", no_answer: "#2f9bb0", no_calls: "#5aa3d8",
 };
