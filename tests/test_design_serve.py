@@ -18,7 +18,7 @@ from mxa_lite.policy.request import Completion
 from mxa_lite.recipe.file import load
 from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.runs import ask as asking
-from mxa_lite.runs.serve import MAX_BODY, answer_page
+from mxa_lite.runs.serve import MAX_BODY
 from mxa_lite.sandbox.box import Limits, Sandbox
 from mxa_lite.tasks.grade import Verdict
 from mxa_lite.tree import Design, Outcome, Question, Tree
@@ -75,7 +75,7 @@ def test_when_the_design_fails_a_single_agent_answers_and_it_is_said(sandbox, re
     assert result.reason.startswith(reason)
     assert seen[-1].agent == "single"
     assert result.to_json()["fallback"] is True
-    assert reason in answer_page(result)
+    assert reason in result.page()
 
 
 def test_a_single_agent_run_has_no_design_to_fail(sandbox):
@@ -174,7 +174,7 @@ def test_other_methods_and_broken_requests_get_what_a_wrong_link_gets(server):
 
 
 def test_two_servers_have_two_tokens(server, tmp_path):
-    with served(tmp_path, canned) as other:
+    with served(run_folder(tmp_path / "other"), canned) as other:
         assert other.token != server.token
 
 

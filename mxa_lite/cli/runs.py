@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -76,14 +76,12 @@ def design(run: Path, question: str, html: Path | None, as_json: bool) -> None:
     with stdout_for_json(as_json):
         from mxa_lite.runs.ask import ask, drawn, kind_of, opened
 
-        quiet: Any = lambda made: None  # noqa: E731
+        watching = () if as_json else (_tell,)
         with opened(run) as sampler:
-            asked = ask(sampler, question, kind_of(run, recipe), quiet if as_json else _tell)
+            asked = ask(sampler, question, kind_of(run, recipe), *watching)
     if html is not None:
-        from mxa_lite.runs.serve import answer_page
-
         html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(answer_page(asked), encoding="utf-8")
+        html.write_text(asked.page(), encoding="utf-8")
     result = asked.to_json()
     if as_json:
         console.print_json(result)

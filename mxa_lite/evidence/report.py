@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import html
 import json
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
@@ -162,6 +163,12 @@ def page(**parts: Any) -> str:
     given = {**empty, "headline": {"cold": None, "final": None}, **parts}
     page = environment().get_template("report.html.j2")
     return page.render(script=Markup(script), style=Markup(style), digest=digest, **given)
+
+
+def framed(page: str) -> str:
+    """A page in a frame of its own, as a notebook shows it."""
+    framed = html.escape(page)
+    return f'<iframe srcdoc="{framed}" width="100%" height="560" frameborder="0"></iframe>'
 
 
 def version(run: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mxa_lite.errors import InputError, json_object
+from mxa_lite.evidence import report
 from mxa_lite.policy.request import Completion
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.rollout.canned import Ungraded, execute, graph, shown_calls
@@ -90,6 +91,19 @@ class Asked:
             "calls": shown_calls([call for execution in ran for call in execution.calls]),
             "graph": graph([node for execution in ran for node in execution.nodes]),
         }
+
+    def page(self, back: bool = False) -> str:
+        """Answer, script, graph and transcript as HTML. back: with a link to a served report."""
+        return report.page(
+            title="A question",
+            note=self.reason and f"The design failed ({self.reason}); a single agent answers.",
+            answer=(self.tree.question.text, self.answer or "no answer"),
+            steps=[{"label": "question", "data": report.pack([self.tree.to_json()])}],
+            back=back,
+        )
+
+    def _repr_html_(self) -> str:
+        return report.framed(self.page())
 
 
 def _failure(design: Design) -> str | None:

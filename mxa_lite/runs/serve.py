@@ -5,7 +5,6 @@ The link holds a random token; a request without it, or with another machine's `
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from urllib.parse import parse_qs
 
 from mxa_lite.errors import InputError, RunError
 from mxa_lite.evidence import report
-from mxa_lite.runs.stored import stored_recipe
+from mxa_lite.runs.saved import Saved
 
 if TYPE_CHECKING:  # torch is loaded when the first question is asked
     from mxa_lite.runs.ask import Asked
@@ -33,47 +32,6 @@ HEADERS = {
 Answerer = Callable[[str], "Asked"]
 
 
-class Model:
-    """A run's policy, loaded at the first question; only ever called from one thread."""
-
-    def __init__(self, run: Path) -> None:
-        self.run = run
-        self._stack = contextlib.ExitStack()
-        self._sampler: Any = None
-        self._loaded: Path | None = None
-
-    def __call__(self, text: str) -> Asked:
-        """Answer a question with the newest checkpoint."""
-        if self._sampler is None:
-            stored_recipe(self.run, checkpoint=True)  # before anything imports trl
-        from mxa_lite.runs.ask import ask, checkpoint_of, kind_of, opened
-
-        if self._sampler is None:
-            self._sampler = self._stack.enter_context(opened(self.run))
-        newest = checkpoint_of(self.run)
-        if newest != self._loaded:
-            self._sampler.engine.policy.load(newest)
-            self._loaded = newest
-        return ask(self._sampler, text, kind_of(self.run, self._sampler.recipe))
-
-    def close(self) -> None:
-        """Stop the sandbox."""
-        self._stack.close()
-
-
-def answer_page(asked: Asked, back: bool = False) -> str:
-    """The page of one question: answer, script, graph, transcript."""
-    packed = report.pack([asked.tree.to_json()])
-    note = f"The design failed ({asked.reason}); a single agent answers." if asked.reason else ""
-    return report.page(
-        title="A question",
-        note=note,
-        answer=(asked.tree.question.text, asked.answer or "no answer"),
-        steps=[{"label": "question", "data": packed}],
-        back=back,
-    )
-
-
 class Server(ThreadingHTTPServer):
     """Listens on 127.0.0.1; `link` is the page's address. port 0: any free one."""
 
@@ -81,7 +39,8 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, run: Path, port: int = 0, answerer: Answerer | None = None) -> None:
         self.run = run
-        self.answerer = answerer or Model(run)
+        self.saved = Saved(run)
+        self.answerer = answerer or self.saved.ask
         self.one = ThreadPoolExecutor(1)  # pages and answers, one at a time
         super().__init__(("127.0.0.1", port), Handler)  # closes itself where the port is taken
         self.token = secrets.token_urlsafe(18)
@@ -99,7 +58,7 @@ class Server(ThreadingHTTPServer):
     def server_close(self) -> None:
         """Stop listening, and the model."""
         super().server_close()
-        self.one.submit(getattr(self.answerer, "close", lambda: None)).result()
+        self.one.submit(self.saved.close).result()
         self.one.shutdown()
 
 
@@ -150,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
             form = parse_qs(self.rfile.read(int(size)).decode("utf-8", "replace"))
             work = partial(self.server.answerer, form.get("question", [""])[0])
             try:
-                self._send(answer_page(self.server.one.submit(work).result(), back=True))
+                self._send(self.server.one.submit(work).result().page(back=True))
             except (InputError, RunError) as error:
                 page = report.page(title="No answer", note=str(error), back=True)
                 self._send(page, HTTPStatus.BAD_REQUEST)

@@ -2,6 +2,10 @@
 async function show(packed) {
   const found = browse(await unpack(packed.textContent));
   document.getElementById("browser").replaceChildren(...found);
+  for (const kind of found.length === 1 ? ["question", "design", "execution"] : []) {
+    const first = document.querySelector(`#browser details[data-kind=${kind}]`);  // to its first graph
+    if (first) open(first);
+  }
 }
 
 function start() {
