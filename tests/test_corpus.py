@@ -79,7 +79,7 @@ def test_the_model_in_the_package_knows_the_corpus_and_is_small() -> None:
     tokenizer = AutoTokenizer.from_pretrained(embedded.FOLDER)
     model = AutoModelForCausalLM.from_pretrained(embedded.FOLDER, dtype=torch.float32)
     assert sum(p.numel() for p in model.parameters()) <= 2_000_000
-    ids, replies = next(pretrain.batches(tokenizer, seed=5, tokens=1024))
+    ids, replies = next(pretrain.batches(tokenizer, seed=5))
     with torch.no_grad():
         assert pretrain.loss_of(model, ids, replies) < 1.0  # 6.8 for a model that knows nothing
 
