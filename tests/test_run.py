@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +25,7 @@ from mxa_lite.credit.schedule import questions_for
 from mxa_lite.evidence.metrics import flat_numbers
 from mxa_lite.policy.load import load
 from mxa_lite.rollout.opened import sampler_for
+from mxa_lite.runs.after_step import LEGEND
 from mxa_lite.tree import Question
 
 SHAPE = {
@@ -38,6 +46,7 @@ MEASURED = {
     "eval__samples": "1",
     "eval__every": "1",
     "train__report_to": "tensorboard",
+    "train__show_every": "2",
 }
 
 
@@ -48,6 +57,12 @@ def command(folder: Path, *more: str, **sets: str) -> list[str]:
         sys.executable, "-m", "mxa_lite", "run", "arithmetic", "--output", str(folder),
         *flags, *more,
     ]  # fmt: skip
+
+
+def printed(folder: Path) -> list[str]:
+    """What the run said, each line without its time."""
+    text = (folder / "printed.txt").read_text()
+    return [line[9:] for line in text.splitlines() if re.match(r"\[ *\d+:\d\d\] ", line)]
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -61,8 +76,38 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of four steps: two of the executor, two of the designer."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    subprocess.run(command(folder, **MEASURED), check=True)
+    done = subprocess.run(command(folder, **MEASURED), check=True, stdout=subprocess.PIPE)
+    (folder / "printed.txt").write_bytes(done.stdout)
     return folder
+
+
+def test_each_step_says_what_matters_in_eighty_columns(finished: Path) -> None:
+    lines = printed(finished)
+    steps = [line for line in lines if re.match(r"\d/4 ", line)]
+    assert [line.split()[:2] for line in steps] == [
+        [f"{n}/4", role] for n, role in enumerate(["executor"] * 2 + ["designer"] * 2, 1)
+    ]
+    for line, numbers in zip(steps, metrics(finished), strict=True):
+        matters, _, left = line.rpartition("  ")
+        signal = numbers["groups"][numbers["role"]]["signal"]
+        assert matters.endswith(f"signal {numbers['role'][0]} {signal}/2") and len(matters) <= 71
+        assert re.fullmatch(r"[\d.]+ s a step, [\d.]+ min left", left)
+    legend = [line for line in lines if line in LEGEND]
+    assert legend == list(LEGEND) and max(map(len, LEGEND)) <= 71
+
+
+def test_a_mode_is_said_as_soon_as_it_is_measured(finished: Path) -> None:
+    lines = printed(finished)
+    start = lines.index("evaluating (cold) on 4 held-out questions") + 1
+    modes = ["designed", "designed_greedy", "single", "single_greedy", "self_consistency"]
+    assert [line.split()[0] for line in lines[start : start + 5]] == modes
+
+
+def test_every_so_many_steps_a_question_is_shown(finished: Path) -> None:
+    lines = printed(finished)
+    places = [place for place, line in enumerate(lines) if line.startswith("  best: reward ")]
+    assert len(places) == 2  # after steps 2 and 4
+    assert all(lines[place - 1].startswith('"') for place in places)
 
 
 def test_a_run_leaves_everything_the_design_names(finished: Path) -> None:
@@ -159,11 +204,29 @@ def test_a_killed_run_resumes_to_the_same_metrics(finished: Path, tmp_path: Path
 
 
 def test_ctrl_c_saves_a_checkpoint_and_ends_with_130(tmp_path: Path) -> None:
+    """On a terminal of 60 columns, which gets the lines of a pipe and one bar below them."""
     folder = tmp_path / "stopped"
-    process = subprocess.Popen(command(folder, train__save_every="100", train__steps="50"))
-    until(lambda: (folder / "rollouts" / "step-00001.jsonl").exists())
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    process = subprocess.Popen(
+        command(folder, train__save_every="100", train__steps="50"), stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    text = bytearray()
+    reading = threading.Thread(target=read_all, args=(ours, text))
+    reading.start()
+    until(lambda: (folder / "metrics.jsonl").exists())
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=120) == 130
+    reading.join()
+    os.close(ours)
+    lines = re.split(r"[\r\n]+", text.decode())
+    assert any(
+        re.match(r"\[ *\d+:\d\d\] 1/50 executor  right .* signal e \d/2 *$", x) for x in lines
+    )
+    assert any(re.match(r"1/50 \|.*s a step", x) and len(x) <= 60 for x in lines)
+    assert "\x1b" not in text.decode()  # no colour, whatever NO_COLOR says
+    assert any(x.endswith(f"`mxa-lite run {folder} --resume` goes on") for x in lines)
     saved = list((folder / "checkpoints").glob("step-*/trainer_state.json"))
     assert len(saved) == 1
     done = json.loads(saved[0].read_text())["global_step"]
@@ -212,6 +275,15 @@ def test_a_pass_over_the_questions_uses_each_once() -> None:
     rows = [Question(str(i), "q", "t") for i in range(12)]
     seen = [q.id for step in (1, 2, 3) for q in questions_for(rows, [1.0] * 12, 7, step, 4)]
     assert sorted(seen, key=int) == [str(i) for i in range(12)]
+
+
+def read_all(terminal: int, text: bytearray) -> None:
+    """All that reaches a terminal until its other side is closed."""
+    try:
+        while chunk := os.read(terminal, 4096):
+            text += chunk
+    except OSError:  # so Linux says that it is closed
+        pass
 
 
 def until(ready: Any, seconds: float = 180) -> None:

@@ -154,13 +154,14 @@ def measure(
     baselines: Sequence[str],
     folder: Path | None = None,
     own_systems: Sequence[Own] = (),
+    tell: Callable[[str, dict[str, Any]], None] = lambda mode, numbers: None,
 ) -> Measured:
     """The method and its `baselines` (as `eval.baselines`) with the policy as it stands.
 
     With "fixed" come `fixed_<system>` for every hand-written system within `rollout.max_calls`,
     `fixed_best`, and where questions have kinds `oracle_kind`. own_systems: scripts, measured as
-    `own_<name of the file>`. Predictions go to `folder/<mode>.jsonl`, what the designs and their
-    agents said to `folder/transcripts.jsonl`.
+    `own_<name of the file>`. tell gets a mode's numbers once it is measured. Predictions go to
+    `folder/<mode>.jsonl`, what the designs and their agents said to `folder/transcripts.jsonl`.
     """
     recipe = sampler.recipe
     temperature, samples = recipe.rollout.temperature, recipe.eval.samples
@@ -171,6 +172,7 @@ def measure(
         started = time.perf_counter()
         modes[mode] = make(sampler, questions, *arguments)
         measured.seconds[mode] = (time.perf_counter() - started) / max(len(modes[mode]), 1)
+        tell(mode, summarize(modes[mode]))
 
     def drawing(*arguments: Any) -> list[Attempt]:
         trees = designed_trees(*arguments)

@@ -214,6 +214,7 @@ class Train(Block):
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit", "sgd"] = "adamw_torch"
     save_every: Positive = 10
     keep: Positive | None = None  # checkpoints at most, the last ones; None = all
+    show_every: Count = 10  # steps between questions that are shown with two designs; 0 = never
     report_to: Annotated[
         list[Literal["tensorboard", "wandb", "trackio"]],
         BeforeValidator(lambda v: [v] if isinstance(v, str) else v),
@@ -357,7 +358,7 @@ def flat(recipe: Recipe) -> dict[str, Any]:
 # Keys that change no sample: memory, threads, logging, saving, measuring on the way.
 KNOBS = (
     *("gpu", "generation_tokens", "threads", "train.tokens_per_micro_batch"),
-    *("train.save_every", "train.keep", "train.report_to", "eval.every"),
+    *("train.save_every", "train.keep", "train.show_every", "train.report_to", "eval.every"),
 )
 
 

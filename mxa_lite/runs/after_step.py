@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import resource
 import time
+from collections.abc import Sequence
 from itertools import zip_longest
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,9 +23,35 @@ from mxa_lite.learn import distributed
 from mxa_lite.learn.numbers import merged
 from mxa_lite.learn.step import Step
 from mxa_lite.runs.interrupts import Interrupts
+from mxa_lite.stdio import printable
+from mxa_lite.tree import Tree
 
 if TYPE_CHECKING:
     from mxa_lite.runs.train import Run
+
+
+LEGEND = (  # with the time before it no wider than 80 columns
+    "a step: who learns; right: share of executions with the right answer;",
+    "reward: mean of the designs / of the executions; valid: scripts that",
+    "may run; signal: groups of the learning role (d, e) whose rewards",
+    "differ, since only these teach",
+)
+SCRIPT = 6  # lines of a script that `train.show_every` shows
+
+
+def sample(trees: Sequence[Tree]) -> list[str]:
+    """The question whose designs differ most in reward, with its best and its worst design."""
+    by_reward = [sorted(tree.designs, key=lambda design: -design.reward) for tree in trees]
+    places = range(len(trees))
+    place = max(places, key=lambda i: by_reward[i][0].reward - by_reward[i][-1].reward)
+    question = trees[place].question
+    lines = [f'"{shorten(question.text, 66)}"' + f" -> {question.gold}" * bool(question.gold)]
+    for word, design in (("best", by_reward[place][0]), ("worst", by_reward[place][-1])):
+        ends = [shorten(e.answer or str(e.outcome), 20) for e in design.executions]
+        answers = ", ".join(ends) or f"{design.outcome}: {design.error}"
+        lines.append(f"  {word}: reward {design.reward:.2f}, {design.pattern}, answers {answers}")
+        lines += [f"    {text}" for text in (design.script or "").splitlines()[:SCRIPT]]
+    return [printable(line) for line in lines]
 
 
 class AfterStep(TrainerCallback):
@@ -31,8 +59,7 @@ class AfterStep(TrainerCallback):
 
     def __init__(self, run: Run, interrupts: Interrupts, bar: tqdm[Any]) -> None:
         self.run, self.interrupts, self.bar = run, interrupts, bar
-        self.started = time.monotonic()
-        self.steps_done = 0
+        self.steps_done, self.seconds = 0, 0.0
         self.warned: set[str] = set()  # keys of warnings
 
     def on_step_end(
@@ -115,31 +142,34 @@ class AfterStep(TrainerCallback):
         return line
 
     def show(self, line: StepLine) -> None:
-        """One line a step, or the progress bar where there is a terminal."""
-        run = self.run
+        """One line a step, of which all that matters fits 80 columns; a bar below on a terminal."""
+        run, steps = self.run, self.run.recipe.train.steps
+        for text in LEGEND if not self.steps_done else ():
+            run.say(text)
         self.steps_done += 1
+        self.seconds += sum(line["seconds"].values())
         if times := line["memory"]["out_of_memory"]:
             run.say(f"step {line['step']}: out of memory {times} times, done again in halves")
-        groups = line["groups"]
-        reward = {role: mean or 0 for role, mean in line["reward"].items()}
-        signal_share = " ".join(
-            f"{role[0]} {groups[role]['signal']}/{groups[role]['total']}" for role in groups
+        groups, reward = line["groups"], [line["reward"][role] or 0 for role in line["groups"]]
+        signal = " ".join(
+            f"{role[0]} {groups[role]['signal']}/{groups[role]['total']}"
+            for role in groups
+            if line["role"] in (role, "both")
         )
         text = (
-            f"{line['role']:8s} learns  correct {line['correct']:.2f}"
-            f"  reward d {reward['designer']:.2f} e {reward['executor']:.2f}"
-            f"  valid {line['valid_scripts'] or 0:.0%}  signal {signal_share}"
+            f"{line['step']}/{steps} {line['role']}  right {line['correct']:.0%}"
+            f"  reward {reward[0]:.2f}/{reward[1]:.2f}"
+            f"  valid {line['valid_scripts'] or 0:.0%}  signal {signal}"
         )
-        if not self.bar.disable:
-            self.bar.set_description_str(text, refresh=False)
-            self.bar.update(1)
-            return
-        steps = run.recipe.train.steps
-        pace = (time.monotonic() - self.started) / self.steps_done
-        run.say(
-            f"step {line['step']}/{steps}  {text}  {sum(line['seconds'].values()):.1f}s,"
-            f" {(steps - line['step']) * pace / 60:.1f} min left"
-        )
+        pace = self.seconds / self.steps_done
+        left = (steps - line["step"]) * pace + run.measuring.seconds_after(line["step"])
+        time_left = f"{pace:.1f} s a step, {left / 60:.1f} min left"
+        run.say(f"{text}  {time_left}" if self.bar.disable else text)
+        self.bar.set_postfix_str(time_left, refresh=False)
+        self.bar.update(1)
+        every = run.recipe.train.show_every
+        for text in sample(run.step.trees) if every and line["step"] % every == 0 else ():
+            run.say(text)
 
     def warn(self) -> None:
         """What the metrics give reason to say, each once."""

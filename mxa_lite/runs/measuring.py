@@ -19,6 +19,7 @@ from mxa_lite.evidence.predictions import (
 )
 from mxa_lite.evidence.stats import total_variation
 from mxa_lite.learn import distributed
+from mxa_lite.mas.patterns import within
 from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.tree import Question
@@ -53,17 +54,33 @@ class Measuring:
         ]
         predictions = self.folder.path / "predictions" / name
         systems = self.recipe.eval.systems if name == "final" else ()
-        measured = evaluate.measure(self.sampler, self.held_out, baselines, predictions, systems)
+        measured = evaluate.measure(
+            self.sampler, self.held_out, baselines, predictions, systems, self._tell
+        )
         results[name] = measured.numbers()
+        for mode in results[name].keys() - measured.seconds:  # chosen among others
+            self._tell(mode, results[name][mode])
         self.designs[name] = measured.designs
         results.setdefault("seconds", {})[name] = measured.seconds  # what a clock decides, apart
         self.folder.write_json("eval.json", results)
-        for mode, m in results[name].items():
-            system = m.get("system", "")
-            self.say(
-                f"  {mode:17s} {m['accuracy']:.3f} [{m['low']:.3f}, {m['high']:.3f}]"
-                f"  {m['calls']:.1f} calls, {m['tokens']:.0f} tokens a question  {system}".rstrip()
-            )
+
+    def _tell(self, mode: str, m: Mapping[str, Any]) -> None:
+        numbers = f"{m['accuracy']:.3f} [{m['low']:.3f}, {m['high']:.3f}]"
+        cost = f"{m['calls']:.1f} calls, {m['tokens']:.0f} tokens  {m.get('system', '')}"
+        self.say(f"  {mode:17s} {numbers}  {cost}".rstrip())
+
+    def seconds_after(self, step: int) -> float:
+        """What the evaluations after a step will take, judged by what the cold one took."""
+        results, spec = self.folder.read_json("eval.json"), self.recipe.eval
+        cold, each = (results.get(key, {}) for key in ("cold", "seconds"))
+        took = {mode: s * cold[mode]["attempts"] for mode, s in each.get("cold", {}).items()}
+        scripts = len(within(self.recipe.rollout.max_calls)) if "fixed" in spec.baselines else 0
+        scripts += len(spec.systems)
+        again = spec.fixed_samples / spec.samples * scripts + ("router" in spec.baselines)
+        again += 2 * spec.swap  # two of the four cells are known
+        if spec.every:
+            again += max(0, (self.recipe.train.steps - 1) // spec.every - step // spec.every)
+        return sum(took.values()) + again * took.get(self.recipe.mode, 0.0)
 
     def during(self, step: int) -> dict[str, dict[str, Any]]:
         """The method's own mode after a step, into eval.json under "during"."""

@@ -34,6 +34,7 @@ from mxa_lite.tasks import load as tasks
 from mxa_lite.tree import Question
 
 COLD = checkpoint_name(0)
+BAR = "{n_fmt}/{total_fmt} |{bar:20}|{postfix}"  # and what AfterStep knows of the time left
 
 
 class Run:
@@ -123,7 +124,7 @@ class Run:
         shown = None if distributed.MAIN else True
         with (
             Interrupts() as interrupts,
-            tqdm(total=steps, initial=done, disable=shown, leave=False, unit="step") as bar,
+            tqdm(total=steps, initial=done, disable=shown, leave=False, bar_format=BAR) as bar,
         ):
             after_step = AfterStep(self, interrupts, bar)
             trainer = RoleTrainer(
