@@ -167,8 +167,8 @@ class AfterStep(TrainerCallback):
         run.say(f"{text}  {time_left}" if self.bar.disable else text)
         self.bar.set_postfix_str(time_left, refresh=False)
         self.bar.update(1)
-        every = run.recipe.train.show_every
-        for text in sample(run.step.trees) if every and line["step"] % every == 0 else ():
+        every, trees = run.recipe.train.show_every, run.step.trees  # of this process
+        for text in sample(trees) if every and trees and line["step"] % every == 0 else ():
             run.say(text)
 
     def warn(self) -> None:
