@@ -12,6 +12,8 @@ from mxa_lite.errors import read_text
 from mxa_lite.runs.stored import stored_recipe
 from mxa_lite.stdio import printable, stdout_for_json
 
+CARDS = ("3060", "t4", "4090", "a100", "h200")  # a test holds them to machine/hours.yaml
+
 
 @cli.command()
 @click.argument("recipe")
@@ -72,20 +74,34 @@ def recipes() -> None:
 
 @cli.command()
 @click.argument("recipe")
-@click.option("--vram", type=click.FloatRange(min=0, min_open=True), required=True, help="In GB.")
+@click.option("--vram", type=click.FloatRange(min=0, min_open=True), help="In GB.")
+@click.option("--card", type=click.Choice(CARDS), help="With its memory, unless --vram is given.")
+@click.option(
+    "--bandwidth", type=click.FloatRange(min=0, min_open=True), help="Of another card, in GB/s."
+)
 @sets_option
 @json_option
-def plan(recipe: str, vram: float, sets: tuple[str, ...], as_json: bool) -> None:
-    """Will a recipe fit a GPU, and what to lower if not."""
+def plan(
+    recipe: str,
+    vram: float | None,
+    card: str | None,
+    bandwidth: float | None,
+    sets: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Will a recipe fit a GPU, what to lower if not, and about how many hours it takes."""
+    if vram is None and card is None:
+        raise click.UsageError("give --vram GB or --card")
     from mxa_lite.machine.plan import describe
     from mxa_lite.machine.plan import plan as plan_recipe
     from mxa_lite.recipe import file as recipe_file
 
-    result = plan_recipe(recipe_file.load(recipe, sets, data_files=False), vram)
+    loaded = recipe_file.load(recipe, sets, data_files=False)
+    result = plan_recipe(loaded, vram, card, bandwidth)
     if as_json:
         console.print_json(result)
     else:
-        click.echo(describe(result, vram))
+        click.echo(describe(result))
 
 
 @cli.command("exec")

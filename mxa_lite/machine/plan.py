@@ -30,6 +30,7 @@ from operator import attrgetter
 from typing import Any
 
 from mxa_lite.errors import InputError
+from mxa_lite.machine.hours import card_of, estimate_hours
 from mxa_lite.machine.shapes import NF4_BYTES, SHAPES, Shape, shape_of
 from mxa_lite.recipe.file import override
 from mxa_lite.recipe.keys import Recipe
@@ -146,35 +147,49 @@ def _advice(shape: Shape, recipe: Recipe, limit: float) -> list[str]:
     return [f"{key}={value}" for key, value in chosen.items()]
 
 
-def plan(recipe: Recipe, vram_gb: float) -> dict[str, Any]:
-    """{"fits", "tight", "total_gb", "parts" in GB, "lower_first"}; a GB is 2**30 bytes, as cards
-    count.
+def plan(
+    recipe: Recipe,
+    vram_gb: float | None = None,
+    card_name: str | None = None,
+    gb_per_s: float | None = None,
+) -> dict[str, Any]:
+    """{"fits", "tight", "vram_gb", "total_gb", "parts" in GB, "lower_first", "hours": {"low",
+    "high"}, "card", "rests_on"}; a GB is 2**30 bytes, as cards count.
 
     lower_first: `--set` texts, knobs of memory alone before those that change what is learned.
-    Raises InputError when the model's shape is not known, or vram_gb is not finite.
+    hours are those of the named card, else of the largest known one of no more memory; gb_per_s:
+    its bandwidth instead. Raises InputError when the model's shape is not known, or vram_gb is not
+    finite.
     """
-    if not isfinite(vram_gb):
+    if vram_gb is not None and not isfinite(vram_gb):
         raise InputError(f"--vram: must be a finite number of GB, not {vram_gb}")
-    shape = shape_of(recipe.model.name)
-    parts, limit = estimate(shape, recipe), vram_gb * GIB
+    card, shape = card_of(card_name, vram_gb, gb_per_s), shape_of(recipe.model.name)
+    parts, limit = estimate(shape, recipe), card.vram_gb * GIB
     size = total(parts)
     return {
         "fits": size <= limit,
         "tight": TIGHT * limit < size <= limit,
+        "vram_gb": card.vram_gb,
         "total_gb": round(size / GIB, 2),
         "parts": {name: round(value / GIB, 3) for name, value in parts.items()},
         "lower_first": _advice(shape, recipe, limit),
+        **estimate_hours(recipe, shape, card),
     }
 
 
-def describe(result: dict[str, Any], vram_gb: float) -> str:
+def describe(result: dict[str, Any]) -> str:
     """The plan as lines for a person."""
     rows = result["parts"] | {"peak": result["total_gb"]}
     lines = [f"{name:<12} {size:8.2f} GB" for name, size in rows.items()]
     fits = ("fits, but is tight in" if result["tight"] else "fits") if result["fits"] else ""
-    lines[-1] += f": {fits or 'does not fit'} {vram_gb:g} GB (it holds"
+    lines[-1] += f": {fits or 'does not fit'} {result['vram_gb']:g} GB (it holds"
     lines.append("activations + logits or kv_cache + forward, whichever is more, and the rest)")
     if result["lower_first"]:
         lines.append("lower first: " + "  ".join(f"--set {s}" for s in result["lower_first"]))
         lines[-1] = lines[-1].replace(f"--set model.name={SMALLER}", f"and take {SMALLER}")
+    (low, high), (fast, slow) = result["hours"].values(), result["rests_on"].values()
+    lines.append(
+        f"hours: {low} to {high} on {result['card']}, by machine/hours.yaml, never measured:"
+    )
+    lines += [f"{key:<16} {fast[key]:>12,.10g} {slow[key]:>12,.10g}" for key in fast]
     return "\n".join(lines)
