@@ -72,7 +72,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
         ([], "Missing command"),
         (["run"], "Missing argument 'RECIPE'"),
         (["runn"], "No such command 'runn'"),
-        (["plan", "arithmetic"], "Missing option '--vram'"),
+        (["plan", "arithmetic"], "give --vram GB or --card"),
         (["plan", "arithmetic", "--vram", "0"], "'--vram'"),
         (["plan", "arithmetic", "--vram", "nan"], "--vram: must be a finite number"),
         (["validate", "arithmetic", "--set", "schedule.mode=off"], "allowed: 'stagewise'"),

@@ -79,7 +79,7 @@ def test_a_closed_pipe_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout and process.stderr
-    while "step 1/50" not in process.stdout.readline():
+    while " 1/50 " not in process.stdout.readline():
         assert process.poll() is None
     process.stdout.close()
     said = process.stderr.read()
