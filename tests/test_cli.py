@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import click
 import pytest
@@ -43,11 +42,8 @@ def assert_refused(done, message):
     assert done.stdout == ""
 
 
-def test_help_is_quick_and_imports_nothing_heavy():
-    mxa("--help")  # byte code is written once
-    start = time.perf_counter()
+def test_help_imports_nothing_heavy():
     done = mxa("--help")
-    assert time.perf_counter() - start < 0.5
     assert done.returncode == 0
     assert done.stderr == "heavy: []\n"
 
