@@ -40,8 +40,14 @@ def world(loader: str, trainer: str, dtype: str) -> tuple[dict[str, Any], Gradie
     run = subprocess.run(
         [sys.executable, str(TESTS / "unsloth_world.py"), loader, trainer, dtype, str(folder)],
         cwd=folder,
-        # Inductor takes half a minute and a C++ compiler, and changes no result.
-        env=os.environ | {"TORCHDYNAMO_DISABLE": "1", "XDG_CACHE_HOME": str(folder / "cache")},
+        env=os.environ
+        | {
+            # Inductor takes half a minute and a C++ compiler, and changes no result.
+            "TORCHDYNAMO_DISABLE": "1",
+            # On a CPU without native bfloat16 it would train in float16, as on no GPU we mean.
+            "UNSLOTH_CPU_BF16": "1",
+            "XDG_CACHE_HOME": str(folder / "cache"),
+        },
         stdout=subprocess.PIPE,
         text=True,
         timeout=900,
