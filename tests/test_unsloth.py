@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -31,11 +32,24 @@ pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parent
 Gradients = dict[str, dict[str, torch.Tensor]]
 LOSSES = ("dapo", "grpo", "dr_grpo")
+World = tuple[dict[str, Any], Gradients]  # what it printed; gradients by loss type and weight
+WORLDS = [("trl", "float32"), ("generated", "bfloat16")]
+PLAIN = [("trl", "float32"), ("trl", "bfloat16")]
+PROCESSES = ThreadPoolExecutor(2)  # worlds side by side: each takes one thread and about a minute
 
 
 @cache
-def world(loader: str, trainer: str, dtype: str) -> tuple[dict[str, Any], Gradients]:
-    """What the process printed, and by loss type the gradient of each adapter weight."""
+def started(loader: str, trainer: str, dtype: str) -> Future[World]:
+    return PROCESSES.submit(made, loader, trainer, dtype)
+
+
+def world(loader: str, trainer: str, dtype: str) -> World:
+    for names in [*(("unsloth", *w) for w in WORLDS), *(("plain", *w) for w in PLAIN)]:
+        started(*names)
+    return started(loader, trainer, dtype).result()
+
+
+def made(loader: str, trainer: str, dtype: str) -> World:
     folder = Path(mkdtemp(prefix="mxa-unsloth-"))
     run = subprocess.run(
         [sys.executable, str(TESTS / "unsloth_world.py"), loader, trainer, dtype, str(folder)],
@@ -63,9 +77,6 @@ def world(loader: str, trainer: str, dtype: str) -> tuple[dict[str, Any], Gradie
 def off(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     """The largest relative distance of two gradients of one weight matrix."""
     return max(float((a[key] - b[key]).norm() / a[key].norm()) for key in a)
-
-
-WORLDS = [("trl", "float32"), ("generated", "bfloat16")]
 
 
 @pytest.mark.parametrize(("trainer", "dtype"), WORLDS)
