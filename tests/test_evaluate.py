@@ -187,6 +187,7 @@ def test_a_run_on_questions_of_kinds_measures_all_rivals(tmp_path: Path) -> None
         **{"schedule.period": "1", "eval.questions": "6", "eval.samples": "2"},
         "eval.baselines": "[single, self_consistency, fixed, router]",
         "eval.fixed_samples": "1",
+        "rollout.max_completion_tokens": "{designer: 64, executor: 24}",
     }
     flags = [word for pair in sets.items() for word in ("--set", "=".join(pair))]
     program = [sys.executable, "-m", "mxa_lite", "run", "arithmetic", "--output", str(tmp_path)]
