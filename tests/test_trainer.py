@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from conftest import small
 from made_trees import Seen, call, on_policy, trees
 
 from mxa_lite.errors import RunError
 from mxa_lite.learn.batching import trajectories
-from mxa_lite.learn.numbers import UpdateNumbers
+from mxa_lite.learn.numbers import UpdateNumbers, merged
+from mxa_lite.learn.scale import lower_first_scale
 from mxa_lite.learn.step import Step, mini_batches
 from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.machine.memory import peak
@@ -325,6 +327,43 @@ def test_a_step_without_signal_shows_a_scaler_of_gradients_one_that_is_zero(tmp_
         trainer.training_step(policy.model, None)
         rows.append(trainer.numbers["padded_tokens"])
     assert rows[0] == 0 < rows[1]
+
+
+def test_a_step_that_the_scaler_skips_is_recorded_with_the_scale(
+    whole: Recipe, tmp_path: Path
+) -> None:
+    """float32 with float16's scaler; the first step's advantages are so large that it overflows."""
+    made = {step: trees(step) for step in (1, 2)}
+    for trajectory in trajectories(made[1], ("executor",)):
+        trajectory.call.advantage *= 1e30
+    recipe = whole.model_copy(update={"train": whole.train.model_copy(update={"steps": 2})})
+    policy = load(recipe)
+    weights = [adapter(policy, "executor")]
+
+    def take(step: int) -> list[Tree]:
+        weights.append(adapter(policy, "executor"))
+        return on_policy(policy, made[step])
+
+    seen = Seen(take, lambda step: ("executor",))
+    trainer = RoleTrainer(recipe, policy, tmp_path, seen.take)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
+    trainer.train()
+    assert [n["step_skipped"] for n in seen.numbers] == [1, 0]
+    assert [n["scale"] for n in seen.numbers] == [2.0**29, 2.0**29]
+    assert not changed(weights[1], weights[2])
+    assert changed(weights[2], adapter(policy, "executor"))
+    both = merged(seen.numbers, updates=2)
+    assert (both["step_skipped"], both["scale"]) == (1, 2.0**29)
+
+
+def test_the_scaler_of_gradients_begins_below_torch_s_own() -> None:
+    accelerator = Accelerator(cpu=True)
+    lower_first_scale(accelerator)
+    assert accelerator.scaler is None
+    accelerator.scaler = torch.amp.GradScaler("cpu")
+    before = accelerator.scaler.get_scale()
+    lower_first_scale(accelerator)
+    assert accelerator.scaler.get_scale() < before
 
 
 def one_call(policy: Policy, advantage: float, gap: float = 0.0) -> list[Tree]:

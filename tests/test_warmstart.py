@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import small
 
 from mxa_lite import embedded
-from mxa_lite.errors import InputError
+from mxa_lite.errors import InputError, RunError
+from mxa_lite.learn import warmstart
 from mxa_lite.learn.warmstart import read_chats, rows, warm_start
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
@@ -69,6 +71,36 @@ def test_chats_that_do_not_fit_at_once_give_the_same_steps() -> None:
 
     for whole, split in zip(weights(4096), weights(128), strict=True):
         torch.testing.assert_close(split, whole, rtol=0, atol=1e-5)  # they move by 8e-4
+
+
+def test_when_memory_runs_out_an_adapter_begins_again_with_fewer_chats(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A model that cannot hold more than two chats takes the steps of one that can hold four; one
+    that holds none says what to lower."""
+    chats = {"designer": [], "executor": read_chats(embedded.COLD_START)["executor"][:8]}
+    said: list[str] = []
+
+    def weights(most: int) -> list[torch.Tensor]:
+        recipe = small("cold_start={method: data, steps: 3, batch_size: 4}")
+        policy = load(recipe)
+        fits = warmstart._PlainSFT.compute_loss
+
+        def small_memory(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+            if len(inputs["input_ids"]) > most:
+                raise torch.OutOfMemoryError
+            return fits(self, model, inputs, *rest, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(warmstart._PlainSFT, "compute_loss", small_memory)
+            warm_start(recipe, policy, Engine(policy, 512, 4096), chats, said.append)
+        return [p.detach() for n, p in policy.model.named_parameters() if ".executor." in n]
+
+    for whole, split in zip(weights(4), weights(2), strict=True):
+        torch.testing.assert_close(split, whole, rtol=0, atol=1e-5)
+    assert sum("begun again with 2 chats" in line for line in said) == 1
+    with pytest.raises(RunError, match=r"lower model\.max_length"):
+        weights(0)
 
 
 def test_the_chats_in_the_package_are_of_both_roles_and_hold_no_test_question() -> None:

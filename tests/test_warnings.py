@@ -38,6 +38,12 @@ def test_a_healthy_run_gives_no_reason_to_warn() -> None:
     assert warnings_of([]) == {}
 
 
+def test_a_step_skipped_in_float16_is_named_at_once_with_its_scale() -> None:
+    warning = only([line(1), line(2, step_skipped=1, scale=2048.0)])
+    assert "step 2 moved no weight" in warning and "2048" in warning
+    assert warnings_of([line(1, step_skipped=0, scale=4096.0)]) == {}
+
+
 def test_broken_scripts_are_named_as_an_absorbing_state_with_its_knob() -> None:
     broken = line(valid_scripts=0.0, calls=0, correct=0.0)
     warning = only([line(), broken, broken, broken])

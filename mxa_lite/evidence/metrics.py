@@ -111,6 +111,8 @@ class StepLine(TypedDict, total=False):
     lr: float
     loss: float | None
     grad_norm: float | None
+    step_skipped: int
+    scale: float | None
     seconds: dict[str, float]
     memory: dict[str, Any]
 
@@ -182,6 +184,8 @@ def step_line(
         "lr": numbers["lr"],
         "loss": numbers["loss"],
         "grad_norm": numbers["grad_norm"],
+        "step_skipped": numbers["step_skipped"],
+        "scale": numbers["scale"],
     }
 
 

@@ -30,7 +30,10 @@ def warnings_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     lines: of `metrics.step_line`, in order.
     """
     last = lines[-STEPS:]
-    return _state(last) | _hacked(lines[-WINDOW:]) | _copied(last) if len(last) == STEPS else {}
+    found = _skipped(last)
+    if len(last) == STEPS:
+        found |= _state(last) | _hacked(lines[-WINDOW:]) | _copied(last)
+    return found
 
 
 def first_due(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -103,6 +106,17 @@ def _hacked(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _rise(values: Sequence[float]) -> float:
     half = len(values) // 2
     return fmean(values[half:]) - fmean(values[:half])
+
+
+def _skipped(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    skipped = [line for line in last if line.get("step_skipped")]
+    if not skipped:
+        return {}
+    return {
+        "skipped": f"step {skipped[-1]['step']} moved no weight: its float16 gradients overflowed"
+        f" and the next are scaled by {skipped[-1]['scale']:g}; now and then this is normal, and if"
+        " it goes on, set model.dtype=float32"
+    }
 
 
 def _copied(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -10,7 +10,10 @@ Sums = dict[str, tuple[float, float]]  # role -> (sum over its tokens, tokens)
 
 
 class UpdateNumbers(TypedDict):
-    """Counts of one update; loss and gradient norm are None where they are not finite."""
+    """Counts of one update; loss and gradient norm are None where they are not finite.
+
+    step_skipped: float16's gradients overflowed. scale: of the next ones; None in other dtypes.
+    """
 
     micro_batches: int
     trajectories: int
@@ -18,12 +21,14 @@ class UpdateNumbers(TypedDict):
     trained_tokens: int
     padded_tokens: int
     out_of_memory: int
+    step_skipped: int
     clipped: Sums
     logp_gap: Sums
     entropy: Sums
     lr: float
     loss: float | None
     grad_norm: float | None
+    scale: float | None
 
 
 def unmeasured() -> UpdateNumbers:
@@ -35,23 +40,18 @@ def unmeasured() -> UpdateNumbers:
         "trained_tokens": 0,
         "padded_tokens": 0,
         "out_of_memory": 0,
+        "step_skipped": 0,
         "clipped": {},
         "logp_gap": {},
         "entropy": {},
         "lr": 0.0,
         "loss": None,
         "grad_norm": None,
+        "scale": None,
     }
 
 
-COUNTS = (
-    "micro_batches",
-    "trajectories",
-    "trained_rows",
-    "trained_tokens",
-    "padded_tokens",
-    "out_of_memory",
-)
+COUNTS = [key for key, value in unmeasured().items() if type(value) is int]
 MEANS = ("clipped", "logp_gap", "entropy")  # per token and role
 
 
@@ -77,6 +77,7 @@ def merged(parts: Sequence[UpdateNumbers], *, updates: int = 1) -> UpdateNumbers
     averaged; processes share theirs.
     """
     total = parts[0].copy()
+    total["scale"] = parts[-1]["scale"]
     for key in COUNTS:
         total[key] = sum(part[key] for part in parts)  # type: ignore[literal-required]
     for key in MEANS:

@@ -27,6 +27,7 @@ from mxa_lite.learn.config import config
 from mxa_lite.learn.logprobs import pack_tokens_of, token_logps
 from mxa_lite.learn.numbers import UpdateNumbers, finite, summed_by_role, unmeasured
 from mxa_lite.learn.rates import with_warm_ups
+from mxa_lite.learn.scale import lower_first_scale, scale_numbers
 from mxa_lite.learn.step import Step
 from mxa_lite.policy.policy import Policy, exact_adapters, out_of_memory
 from mxa_lite.policy.request import seed_of
@@ -75,6 +76,7 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
                 train_dataset=Dataset.from_dict({"prompt": [""] * 2 * distributed.SIZE}),
                 processing_class=policy.tokenizer,
             )
+        lower_first_scale(self.accelerator)
         if recipe.train.prefix_sharing and PLAIN_LOGITS:
             self.pack_tokens, self.note = pack_tokens_of(policy.model, recipe.model.max_length)
         self.remove_callback(PrinterCallback)
@@ -226,6 +228,7 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
         if "loss" in logs:
             self.numbers["loss"] = finite(logs["loss"])
             self.numbers["grad_norm"] = finite(logs.get("grad_norm"))
+            self.numbers |= scale_numbers(self.accelerator)  # type: ignore[typeddict-item]
             self.step.numbers.append(self.numbers)
         super().log(logs, start_time)
 

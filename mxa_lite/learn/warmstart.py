@@ -18,10 +18,11 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from mxa_lite.errors import InputError, read_text
+from mxa_lite.errors import InputError, RunError, read_text
+from mxa_lite.learn.scale import lower_first_scale
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import autocast
-from mxa_lite.policy.policy import ROLES, Policy, exact_adapters
+from mxa_lite.policy.policy import ROLES, Policy, exact_adapters, out_of_memory
 from mxa_lite.recipe.keys import Recipe
 
 Chat = list[dict[str, str]]
@@ -114,11 +115,11 @@ def warm_start(
 ) -> dict[str, float]:
     """Train each adapter on its role's chats (a shared one on both); the last loss per adapter.
 
-    say: is told of the loss, five times for an adapter.
+    say: is told of the loss, five times for an adapter. When memory runs out an adapter begins
+    again with fewer chats at once. Raises RunError when a single one is too much.
     """
     losses = {}
     cold = recipe.cold_start
-    cpu = not torch.cuda.is_available()
     for name in policy.names:
         roles = [role for role in ROLES if policy.adapters[role] == name]
         some = [chat for role in roles for chat in chats[role]]
@@ -127,44 +128,78 @@ def warm_start(
         data = rows(engine, some)
         # As many chats at once as the memory is planned for, and none of a batch left over.
         fitting = recipe.train.tokens_per_micro_batch // max(len(row["input_ids"]) for row in data)
-        sizes = range(1, cold.batch_size + 1)
-        size = max(n for n in sizes if n <= max(fitting, 1) and cold.batch_size % n == 0)
+        sizes = [n for n in range(1, cold.batch_size + 1) if cold.batch_size % n == 0]
+        sizes = [n for n in sizes if n <= max(fitting, 1)]
         steps = min(cold.steps, -(-PASSES * len(some) // cold.batch_size))
         policy.activate(roles[0])
-        policy.learning()
-        with tempfile.TemporaryDirectory() as scratch:
-            with exact_adapters(policy.model):
-                trainer = (_PlainSFT if cpu else SFTTrainer)(
-                    model=policy.model,
-                    args=SFTConfig(
-                        output_dir=scratch,
-                        max_steps=steps,
-                        learning_rate=cold.learning_rate,
-                        lr_scheduler_type="cosine",
-                        warmup_steps=min(10, steps // 10),
-                        per_device_train_batch_size=size,
-                        gradient_accumulation_steps=cold.batch_size // size,
-                        weight_decay=0.0,
-                        optim="adamw_torch",
-                        max_length=recipe.model.max_length,
-                        packing=False,
-                        completion_only_loss=True,
-                        gradient_checkpointing=not cpu,
-                        use_cpu=cpu,
-                        **autocast(recipe.model),
-                        seed=recipe.seed,
-                        logging_steps=max(1, steps // 5),
-                        save_strategy="no",
-                        report_to="none",
-                        disable_tqdm=True,
-                        dataloader_pin_memory=False,
-                    ),
-                    train_dataset=Dataset.from_list(data),
-                    processing_class=policy.tokenizer,
-                )
-            trainer.remove_callback(PrinterCallback)
-            trainer.add_callback(_Progress(name, say))
-            trainer.train()
-            logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-            losses[name] = logged[-1] if logged else float("nan")
+        trained = [p for p in policy.model.parameters() if p.requires_grad]
+        before, progress = [p.detach().clone() for p in trained], _Progress(name, say)
+        while True:
+            policy.learning()
+            try:
+                losses[name] = _trained(recipe, policy, data, sizes[-1], steps, progress)
+                break
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if len(sizes) == 1:
+                    raise RunError(
+                        f"cold start of the {name}: out of memory with a single chat at once; lower"
+                        " model.max_length, or take a smaller model"
+                    ) from None
+            policy.model.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            sizes.pop()
+            say(f"  {name}: out of memory, begun again with {sizes[-1]} chats at once")
+            with torch.no_grad():
+                torch._foreach_copy_(trained, before)
     return losses
+
+
+def _trained(
+    recipe: Recipe,
+    policy: Policy,
+    data: list[dict[str, list[int]]],
+    size: int,
+    steps: int,
+    progress: _Progress,
+) -> float:
+    """Train the active adapter, `size` rows at once; the last loss."""
+    cold, cpu = recipe.cold_start, not torch.cuda.is_available()
+    with tempfile.TemporaryDirectory() as scratch:
+        with exact_adapters(policy.model):
+            trainer = (_PlainSFT if cpu else SFTTrainer)(
+                model=policy.model,
+                args=SFTConfig(
+                    output_dir=scratch,
+                    max_steps=steps,
+                    learning_rate=cold.learning_rate,
+                    lr_scheduler_type="cosine",
+                    warmup_steps=min(10, steps // 10),
+                    per_device_train_batch_size=size,
+                    gradient_accumulation_steps=cold.batch_size // size,
+                    weight_decay=0.0,
+                    optim="adamw_torch",
+                    max_length=recipe.model.max_length,
+                    packing=False,
+                    padding_free=False,  # Unsloth's own default is another
+                    completion_only_loss=True,
+                    gradient_checkpointing=not cpu,
+                    use_cpu=cpu,
+                    **autocast(recipe.model),
+                    seed=recipe.seed,
+                    logging_steps=max(1, steps // 5),
+                    save_strategy="no",
+                    report_to="none",
+                    disable_tqdm=True,
+                    dataloader_pin_memory=False,
+                ),
+                train_dataset=Dataset.from_list(data),
+                processing_class=policy.tokenizer,
+            )
+        lower_first_scale(trainer.accelerator)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(progress)
+        trainer.train()
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return logged[-1] if logged else float("nan")
