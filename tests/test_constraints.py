@@ -35,3 +35,8 @@ def test_ci_and_the_dockerfile_install_the_pinned_versions() -> None:
 def test_what_the_dockerfile_copies_is_there() -> None:
     copied = re.findall(r"^COPY (.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert all((ROOT / name).exists() for line in copied for name in line.split())
+
+
+def test_the_readme_takes_the_pinned_torch_for_a_cpu() -> None:
+    [version] = re.findall(r"torch==(\S+) --index-url", (ROOT / "README.md").read_text("utf-8"))
+    assert PINNED["torch"].specifier.contains(version)

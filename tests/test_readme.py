@@ -45,8 +45,12 @@ def test_a_test_the_pages_name_exists(path: str) -> None:
     assert (ROOT / "tests" / path).is_file()
 
 
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= 1600
+
+
 def test_files_in_the_tree_exist() -> None:
-    tree = README.split("mxa_lite/\n")[1].split("```")[0]
+    tree = PAGES["code.md"].split("mxa_lite/\n")[1].split("```")[0]
     for name in re.findall(r"([\w]+(?:\.py|/))", tree):
         assert (ROOT / "mxa_lite" / name).exists(), name
 

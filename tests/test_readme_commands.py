@@ -17,7 +17,7 @@ from mxa_lite import embedded
 
 pytestmark = pytest.mark.slow
 TABLE = re.findall(r"^\| `mxa-lite (.+?)`", README, re.M)
-ELSEWHERE = ("bench", "serve")  # test_bench.py, test_design_serve.py and test_browser.py
+ELSEWHERE = ("serve",)  # test_design_serve.py and test_browser.py
 FILLED = {
     "RUN_OR_RECIPE...": "tiny.yaml",
     "RECIPE": "tiny.yaml",
