@@ -16,6 +16,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from test_design_serve import NASTY, canned
 
 from mxa_lite.evidence import report
+from mxa_lite.runs.compare import compare
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and its driver")
@@ -204,3 +205,29 @@ def test_a_question_asked_in_the_page_is_answered_and_its_markup_stays_text(
     assert NASTY.split()[0] in browser.find_element(By.TAG_NAME, "body").text
     assert not browser.find_elements(By.TAG_NAME, "img")
     assert "owned" not in browser.title
+
+
+def test_a_comparison_draws_its_rows_side_by_side_and_says_who_gains(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    names, sets = ("a<b>", "c", "d"), (("seed=1",), ("seed=2",), ("schedule.mode=coupled",))
+    runs = [str(run_folder(tmp_path / n, own)) for n, own in zip(names, sets, strict=True)]
+    compare(runs, (), tmp_path / "out", 1, print)
+    page = tmp_path / "out" / "compare.html"
+    assert page.stat().st_size < 5_000_000 and 'src="' not in page.read_text()
+    browser.get(page.as_uri())
+    WebDriverWait(browser, 10).until(lambda b: b.find_elements(By.CSS_SELECTOR, "svg.curve"))
+    titles = [title.text for title in browser.find_elements(By.CSS_SELECTOR, "figcaption")]
+    assert titles[0] == "Executions correct in training"
+    assert titles[2:] == ["Patterns: a<b>", "Patterns: d"]
+    browser.find_element(By.CSS_SELECTOR, "svg.curve").send_keys(Keys.HOME)
+    shown = browser.find_element(By.CSS_SELECTOR, ".tip:not([hidden])").text
+    first = json.loads((page.parent / "compare.json").read_text())["rows"][0]
+    assert shown.startswith(f"step 1\na<b> {first['curve'][0]['correct']:.3g} [")  # two seeds
+    text = browser.find_element(By.TAG_NAME, "body").text
+    assert "Who gains" in text and "newly right" in text and "against a<b>" in text
+    linked = [a.get_attribute("href") for a in browser.find_elements(By.CSS_SELECTOR, ".about a")]
+    assert len(linked) == 3 and linked[1] == (tmp_path / "c" / "report.html").as_uri()
+    root = "document.documentElement"  # nothing sticks out of a narrow window
+    assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]

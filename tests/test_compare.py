@@ -34,7 +34,7 @@ def test_runs_equal_but_for_the_seed_are_one_row(tmp_path):
     assert json.loads((tmp_path / "out" / "compare.json").read_text()) == result
 
 
-def test_the_table_holds_intervals_and_the_figure_is_a_picture(tmp_path):
+def test_the_table_holds_intervals(tmp_path):
     a = run_folder(tmp_path / "a", cold=WRONG, final=HALF)
     b = run_folder(tmp_path / "b", COUPLED, cold=WRONG, final=RIGHT)
     run(a, b, output=tmp_path / "out")
@@ -45,7 +45,6 @@ def test_the_table_holds_intervals_and_the_figure_is_a_picture(tmp_path):
     for before, line in itertools.pairwise(lines):
         if set(line) <= set("|-"):
             assert before.count("|") == line.count("|")
-    assert (tmp_path / "out" / "compare.svg").read_text().startswith("<svg")
 
 
 def test_the_fifty_fifty_question_by_hand(tmp_path):

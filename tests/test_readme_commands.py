@@ -62,6 +62,12 @@ def test_a_command_of_the_table_does_what_it_says(folder: Path, line: str) -> No
     assert mxa(folder, plain)
 
 
+def test_eval_beside_another_run_reaches_the_report(folder: Path) -> None:
+    mxa(folder, "eval run --with run --set eval.baselines=[]")
+    page = (folder / "run" / "report.html").read_text()
+    assert "of the other run" in page and "fixed best" in page
+
+
 def test_your_own_model_and_data(folder: Path) -> None:
     line = next(x for x in README.splitlines() if "--set model.name=/path/to/model" in x)
     rows = [{"question": f"What is {i} + 1?", "answer": f"It is.\n#### {i + 1}"} for i in range(40)]

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import yaml
-from handmade import NASTY, long_run, run_folder, trees, why_run
+from handmade import NASTY, long_run, measured, run_folder, trees, why_run
 
 from mxa_lite.evidence import report
 from mxa_lite.evidence.attempts import attempts_of, save_transcripts
@@ -200,3 +200,26 @@ def test_a_transcript_says_what_its_prediction_says(tmp_path):
     call = designs[0]["call"]
     assert "logps" not in call
     assert call["completion_ids"] == len(made[0].designs[0].call.completion_ids)
+
+
+def test_what_eval_found_beyond_the_run_reaches_its_page(tmp_path):
+    run = run_folder(tmp_path / "mine")
+    same = json.loads((run / "eval.json").read_text())["final"]
+    found = {"final": same | {"fixed_best": measured(1, 4) | {"system": "vote"}}}
+    found |= {"with": {"single": measured(3, 4)}, "seconds": {"final": {"fixed_best": 0.5}}}
+    pairs = {"single": 0.1, "fixed_best": -0.2, "with_single": 0.25}
+    found["differences"] = [
+        {"a": "designed", "b": b, "difference": d, "low": d - 0.1, "high": d + 0.1, "questions": 2}
+        for b, d in pairs.items()
+    ]
+    before = report.version(run)
+    RunFolder(run).write_json(report.AGAIN, found)
+    assert report.version(run) != before
+    html = report.build(run).read_text()
+    assert re.search(r"<tr><td>fixed best.*trained, by eval.*0\.250.*<td>0\.50</tr>", html)
+    assert "<td>of the other run<td>0.750" in html
+    table = html.partition("Measured by eval")[2].partition("</table>")[0]
+    assert table.count("<tr><td>") == 2 and "<td>fixed best<td>-20.0" in table
+    assert "<td>the other run: single<td>+25.0" in table
+    RunFolder(run).write_json(report.AGAIN, {"final": same})
+    assert "by eval" not in report.build(run).read_text()

@@ -136,7 +136,7 @@ def compare(
     jobs: int,
     resume: bool,
 ) -> None:
-    """Train what is missing, pool seeds, write compare.md, compare.json and compare.svg.
+    """Train what is missing, pool seeds, write compare.md, compare.json and compare.html.
 
     `--set` changes a key of every recipe that is trained, not of runs.
     """

@@ -37,6 +37,7 @@ LONG = 40  # characters from which a text stands in the table
 MOST = 400  # entries of any list
 LEFT_OUT = ("logps", "tests", "meta")
 ENDS = ("cold", "final")
+AGAIN = "predictions/eval/eval.json"  # what `mxa-lite eval` found
 
 
 def squeeze(data: Any) -> str:
@@ -150,19 +151,24 @@ def environment() -> Environment:
     )
 
 
-def page(**parts: Any) -> str:
-    """The page as text. A policy in it forbids the network and every script but our own."""
+def dressed(template: str, scripts: Iterable[str], **parts: Any) -> str:
+    """A page of the package as text. A policy in it forbids the network and all but our scripts."""
     folder = files("mxa_lite") / "templates"
     style = (folder / "report.css").read_text("utf-8")
-    names = ("report.js", "why.js", "curves.js", "transcripts.js", "start.js")
-    script = "\n".join((folder / name).read_text("utf-8") for name in names)
+    script = "\n".join((folder / f"{name}.js").read_text("utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    made = environment().get_template(template)
+    return made.render(script=Markup(script), style=Markup(style), digest=digest, **parts)
+
+
+def page(**parts: Any) -> str:
+    """The report as text; what is not given is left out."""
     empty: dict[str, Any] = dict.fromkeys(("steps", "numbers", "designs", "note", "stored"), "")
     empty |= dict.fromkeys(("recipe", "ask", "version", "answer", "back", "transcripts"), "")
-    empty |= {"summary": {}, "warnings": {}, "results": {}, "lines": [], "mode": ""}
+    empty |= {"summary": {}, "warnings": {}, "results": {}, "again": {}, "lines": [], "mode": ""}
     given = {**empty, "headline": {"cold": None, "final": None}, **parts}
-    page = environment().get_template("report.html.j2")
-    return page.render(script=Markup(script), style=Markup(style), digest=digest, **given)
+    scripts = ("report", "why", "curves", "transcripts", "start")
+    return dressed("report.html.j2", scripts, **given)
 
 
 def framed(page: str) -> str:
@@ -173,7 +179,7 @@ def framed(page: str) -> str:
 
 def version(run: Path) -> str:
     """Changes whenever something that the report shows has changed."""
-    names = ("metrics.jsonl", "eval.json", "summary.json")
+    names = ("metrics.jsonl", "eval.json", "summary.json", AGAIN)
     return "-".join(str((run / n).stat().st_size) for n in names if (run / n).is_file()) or "0"
 
 
@@ -181,7 +187,9 @@ def render(run: Path, **parts: Any) -> str:
     """The report of a run folder as HTML; missing or unfinished parts are left out."""
     folder = RunFolder(run)
     lines = folder.read_metrics()
-    results = folder.read_json("eval.json")
+    results, again = folder.read_json("eval.json"), folder.read_json(AGAIN)
+    known = results.get("final") or {}
+    again["final"] = {m: n for m, n in again.get("final", {}).items() if n != known.get(m)}
     stored = run / "recipe.yaml"
     text = stored.read_text("utf-8") if stored.is_file() else ""
     recipe = yaml.safe_load(text) or {}
@@ -203,6 +211,7 @@ def render(run: Path, **parts: Any) -> str:
         designs=squeeze(why.designs(run)) if mode == "designed" else "",
         transcripts=transcripts(run),
         results=results,
+        again=again,
         mode=mode,
         summary=summary,
         warnings=first_due(lines),

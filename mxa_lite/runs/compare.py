@@ -22,9 +22,8 @@ from typing import Any
 import yaml
 
 from mxa_lite.errors import InputError, RunError
-from mxa_lite.evidence import charts
 from mxa_lite.evidence.predictions import flips, question_means, read_predictions
-from mxa_lite.evidence.report import environment
+from mxa_lite.evidence.report import dressed, environment, squeeze
 from mxa_lite.evidence.stats import two_level
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe.keys import Recipe, diff, flat
@@ -190,13 +189,16 @@ def _shares(counts: Counter[str]) -> dict[str, float]:
 
 
 def curve(runs: Sequence[Member]) -> list[dict[str, Any]]:
-    """Per step that every seed reached: correct (mean, least, most over seeds) and patterns."""
+    """Per step that every seed reached: correct (mean, least, most over seeds), the mean share of
+    valid scripts, and patterns."""
     found = []
     for lines in zip(*(RunFolder(run.path).read_metrics() for run in runs), strict=False):
         correct = [line["correct"] for line in lines]
         patterns = sum((Counter(line["patterns"]) for line in lines), Counter[str]())
         point = {"step": lines[0]["step"], "correct": sum(correct) / len(correct)}
         point |= {"least": min(correct), "most": max(correct), "patterns": _shares(patterns)}
+        valid = [line["valid_scripts"] for line in lines if line["valid_scripts"] is not None]
+        point["valid_scripts"] = sum(valid) / len(valid) if valid else None
         found.append(point)
     return found
 
@@ -260,7 +262,7 @@ def compare(
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train what is missing, unfinished runs only with `resume`; write compare.md, compare.json and
-    compare.svg to `output`."""
+    compare.html to `output`."""
     runs = members(sources, seeds, output, sets)
     check_questions(runs)
     check_unfinished(runs, resume)
@@ -277,12 +279,17 @@ def compare(
     differing = [k for k in keys if any(r.get(k) != recipes[0].get(k) for r in recipes)]
     order = sorted(read_predictions(runs[0].predictions("final")))
     rows = [row(group, groups[0], order) for group in groups]
-    for made, recipe in zip(rows, recipes, strict=True):
+    for made, recipe, group in zip(rows, recipes, groups, strict=True):
+        pages = {run.recipe.seed: run.path / "report.html" for run in group}
+        made["reports"] = {str(seed): os.path.relpath(pages[seed], output) for seed in pages}
         made["differs"] = {key: recipe.get(key) for key in differing}
         made["paper"] = beside_paper(recipe, differing)
     result = {"questions": len(order), "rows": rows}
     folder = RunFolder(output)
     folder.write_json("compare.json", result)
-    folder.write("compare.svg", charts.svg(charts.comparison(rows), "comparison"))
-    folder.write("compare.md", environment().get_template("compare.md.j2").render(result))
+    text = environment().get_template("compare.md.j2").render(result)
+    folder.write("compare.md", text)
+    scripts, title = ("report", "curves", "compare"), output.resolve().name
+    parts = {**result, "title": title, "text": text, "numbers": squeeze(rows)}
+    folder.write("compare.html", dressed("compare.html.j2", scripts, **parts))
     return result

@@ -6,8 +6,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from mxa_lite.evidence import evaluate
+from mxa_lite.evidence import evaluate, report
 from mxa_lite.evidence.predictions import difference, question_means
+from mxa_lite.runfolder import RunFolder
 from mxa_lite.runs.ask import opened
 from mxa_lite.tasks import load as tasks
 
@@ -32,8 +33,8 @@ def evaluate_run(run: Path, beside: Path | None, sets: tuple[str, ...]) -> dict[
     """What `mxa-lite eval --json` prints: modes of `final`, of `with`, and paired differences.
 
     `seconds` are per attempt. The modes of the second run are named `with_<mode>` among the
-    differences, `b - a` over the questions both answered. Predictions are kept in
-    `predictions/eval/` of the run.
+    differences, `b - a` over the questions both answered. It is kept with the predictions in
+    `predictions/eval/` of the run, whose report is made again.
     """
     folder = run / "predictions" / "eval"
     final, seconds = _measured(run, sets, folder, True)
@@ -46,4 +47,6 @@ def evaluate_run(run: Path, beside: Path | None, sets: tuple[str, ...]) -> dict[
     result["differences"] = []
     for (a, first), (b, second) in combinations(means.items(), 2):
         result["differences"].append({"a": a, "b": b, **difference(first, second)})
+    RunFolder(run).write_json(report.AGAIN, result)
+    report.build(run)
     return result

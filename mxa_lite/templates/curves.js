@@ -17,10 +17,11 @@ const cursors = [];  // of each chart: (step or null) => its cursor moves there
 const signal = (line) => Object.fromEntries(Object.entries(line.groups ?? {})
   .map(([role, g]) => [role, g.total ? g.signal / g.total : null]));
 
-// Sections: name, what to know, charts. A chart's `of` gives a line's values by the name of a series.
+// Sections: name, what to know, charts. A chart's `of` gives a line's values by the name of a series, its
+// `band` the least and the most of each.
 const CURVES = [
   ["Learning", "Thin: each step; bold: mean of the last five.", [
-    { title: "Held-out accuracy", measured: true, top: 1 },
+    { title: "Held-out accuracy", measured: true, top: 1, band: (p) => ({ correct: [p.low, p.high] }) },
     { title: "Executions correct, scripts valid", of: (l) => ({ correct: l.correct, "valid scripts": l.valid_scripts }), top: 1 },
     { title: "Mean reward", of: (l) => l.reward },
     { title: "Completion length, tokens", of: (l) => l.completion_length },
@@ -141,9 +142,10 @@ function chart(spec, data) {
     const d = steps.map((_, i) => edge(upper, i)).join(" L") + " L" + steps.map((_, i) => back(steps.length - 1 - i)).join(" L");
     put("path", { d: `M${d}Z`, fill: colour.get(name) });
   }
-  if (spec.measured) {
-    const band = [...lines.map((p) => `${x(p.step)},${y(p.high)}`), ...lines.map((p) => `${x(p.step)},${y(p.low)}`).reverse()];
-    put("path", { d: `M${band.join("L")}Z`, fill: colour.get(names[0]), opacity: 0.18 });
+  const band = (name, index) => spec.band?.(lines[index])[name];
+  for (const name of spec.band ? names : []) {
+    const edge = (side) => steps.flatMap((step, i) => (band(name, i) ? [`${x(step)},${y(band(name, i)[side])}`] : []));
+    if (edge(1).length) put("path", { d: `M${[...edge(1), ...edge(0).reverse()].join("L")}Z`, fill: colour.get(name), opacity: 0.18 });
   }
   for (const name of spec.stack ? [] : names) {
     const own = series.get(name), stroke = colour.get(name), d = path(steps, own, x, y);
@@ -168,7 +170,7 @@ function chart(spec, data) {
     tip.hidden = index === null;
     if (index === null) return;
     const of = (name) => series.get(name)[index];
-    const said = (name) => (spec.measured ? `${digits(of(name))} [${digits(lines[index].low)}, ${digits(lines[index].high)}]` : digits(of(name)));
+    const said = (name) => digits(of(name)) + (band(name, index) ? ` [${band(name, index).map(digits).join(", ")}]` : "");
     tip.replaceChildren(element("b", {}, `step ${steps[index]}`), ...names.filter((name) => of(name) !== null)
       .map((name) => element("span", {}, swatch(name), `${name.replaceAll("_", " ")} ${said(name)}`)));
     tip.style.left = tip.style.right = "";
