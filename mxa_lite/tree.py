@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, is_dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
 
 
 class Outcome(StrEnum):
@@ -74,14 +74,25 @@ class Call:
     weight: float = 1.0
 
 
+class NodeRecord(TypedDict):
+    """A node of a workflow that was visited; parents: paths of the nodes whose output it saw."""
+
+    name: str
+    kind: str
+    path: str
+    parents: list[str]
+    output: str | None
+    error: str | None
+
+
 @dataclass
 class Execution:
-    """One run of a design. nodes: {"name", "kind", "path", "parents", "output", "error"}."""
+    """One run of a design."""
 
     outcome: Outcome
     answer: str | None = None
     calls: list[Call] = field(default_factory=list)
-    nodes: list[dict[str, Any]] = field(default_factory=list)
+    nodes: list[NodeRecord] = field(default_factory=list)
     stdout: str = ""
     stderr: str = ""
     error: str | None = None

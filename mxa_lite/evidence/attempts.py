@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from mxa_lite.credit.reward import paid_correct
 from mxa_lite.evidence.stats import interval
@@ -15,6 +15,39 @@ from mxa_lite.tree import Call, Tree
 
 IDS = ("prompt_ids", "completion_ids")  # of a call; a page and a transcript only count them
 TRANSCRIPTS = "transcripts.jsonl"
+
+
+class KindNumbers(TypedDict):
+    """A mode on the questions of one kind. patterns: share of the attempts."""
+
+    accuracy: float
+    low: float
+    high: float
+    patterns: dict[str, float]
+
+
+class ModeNumbers(TypedDict):
+    """An entry of `eval.json`: accuracy (avg@k) with its 95 % interval, pass@k, cost per attempt
+    in calls and tokens.
+
+    kinds: where questions have kinds. votes: of self-consistency. system: that a mode chose, or by
+    kind.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    pass_at_k: float
+    k: int
+    calls: float
+    tokens: float
+    prompt_tokens: float
+    completion_tokens: float
+    questions: int
+    attempts: int
+    kinds: NotRequired[dict[str, KindNumbers]]
+    votes: NotRequired[int]
+    system: NotRequired[str | dict[str, str]]
 
 
 @dataclass
@@ -51,17 +84,14 @@ def attempts_of(trees: Sequence[Tree], answer_from: str) -> list[Attempt]:
     return attempts
 
 
-def summarize(attempts: Sequence[Attempt]) -> dict[str, Any]:
-    """accuracy (avg@k) with its 95 % interval, pass@k, and cost per attempt.
-
-    Where questions have kinds, `kinds` has accuracy, interval and the patterns' shares by kind.
-    """
+def summarize(attempts: Sequence[Attempt]) -> ModeNumbers:
+    """The numbers of a mode, `kinds` among them where questions have kinds."""
     tries = max(len(attempts), 1)
     by_question = _by_question(attempts)
     accuracy, low, high = interval(_means(by_question))
     prompt = sum(len(c.prompt_ids) for a in attempts for c in a.calls)
     completion = sum(completion_tokens(a) for a in attempts)
-    numbers: dict[str, Any] = {
+    numbers: ModeNumbers = {
         "accuracy": accuracy,
         "low": low,
         "high": high,
@@ -80,7 +110,7 @@ def summarize(attempts: Sequence[Attempt]) -> dict[str, Any]:
     return numbers
 
 
-def _kind_numbers(attempts: Sequence[Attempt]) -> dict[str, Any]:
+def _kind_numbers(attempts: Sequence[Attempt]) -> KindNumbers:
     accuracy, low, high = interval(_means(_by_question(attempts)))
     counts = Counter(a.pattern for a in attempts)
     patterns = {name: counts[name] / len(attempts) for name in sorted(counts)}

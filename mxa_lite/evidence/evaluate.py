@@ -11,6 +11,7 @@ from typing import Any
 
 from mxa_lite.evidence.attempts import (
     Attempt,
+    ModeNumbers,
     attempts_of,
     completion_tokens,
     kinds_of,
@@ -32,22 +33,26 @@ HAND_WRITTEN = ("fixed", "router")  # baselines that a run measures after its tr
 
 @dataclass
 class Measured:
-    """Attempts by mode. seconds: per attempt, in batches. notes: more to say of a mode.
+    """Attempts by mode. seconds: per attempt, in batches.
 
-    designs: what the designer wrote for the mode `designed`.
+    votes: of self-consistency. systems: mode -> the system it chose. designs: what the designer
+    wrote for the mode `designed`.
     """
 
     attempts: dict[str, list[Attempt]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    votes: int | None = None
+    systems: dict[str, str | dict[str, str]] = field(default_factory=dict)
     designs: Designs = field(default_factory=dict)
 
-    def numbers(self) -> dict[str, dict[str, Any]]:
+    def numbers(self) -> dict[str, ModeNumbers]:
         """Mode -> its numbers, as `eval.json` has them."""
-        return {
-            mode: summarize(attempts) | self.notes.get(mode, {})
-            for mode, attempts in self.attempts.items()
-        }
+        numbers = {mode: summarize(attempts) for mode, attempts in self.attempts.items()}
+        if self.votes is not None:
+            numbers["self_consistency"]["votes"] = self.votes
+        for mode, system in self.systems.items():
+            numbers[mode]["system"] = system
+        return numbers
 
 
 class _Drawn(Sampler):
@@ -140,7 +145,7 @@ def hand_written(
     return [replace(a, calls=a.calls[1:]) for a in attempts]  # the designer's is empty
 
 
-def main_mode(sampler: Sampler, questions: Sequence[Question]) -> dict[str, dict[str, Any]]:
+def main_mode(sampler: Sampler, questions: Sequence[Question]) -> dict[str, ModeNumbers]:
     """The numbers of the mode that the method is judged by, alone."""
     recipe = sampler.recipe
     make = direct if recipe.mode == "single" else designed
@@ -154,7 +159,7 @@ def measure(
     baselines: Sequence[str],
     folder: Path | None = None,
     own_systems: Sequence[Own] = (),
-    tell: Callable[[str, dict[str, Any]], None] = lambda mode, numbers: None,
+    tell: Callable[[str, ModeNumbers], None] = lambda mode, numbers: None,
 ) -> Measured:
     """The method and its `baselines` (as `eval.baselines`) with the policy as it stands.
 
@@ -182,8 +187,7 @@ def measure(
         return attempts_of(trees, recipe.credit.answer_from)
 
     def voting(*arguments: Any) -> list[Attempt]:
-        attempts, votes = self_consistency(*arguments)
-        measured.notes["self_consistency"] = {"votes": votes}
+        attempts, measured.votes = self_consistency(*arguments)
         return attempts
 
     if recipe.method == "metaagent":
@@ -218,8 +222,6 @@ def measure(
 
 def _add_best(measured: Measured, systems: Mapping[str, Sequence[Attempt]]) -> None:
     """The modes that choose among the fixed systems; `system` says which they chose."""
-    measured.attempts["fixed_best"], name = best_fixed(systems)
-    measured.notes["fixed_best"] = {"system": name}
+    measured.attempts["fixed_best"], measured.systems["fixed_best"] = best_fixed(systems)
     if kinds_of(measured.attempts["fixed_best"]):
-        measured.attempts["oracle_kind"], by_kind = best_by_kind(systems)
-        measured.notes["oracle_kind"] = {"system": by_kind}
+        measured.attempts["oracle_kind"], measured.systems["oracle_kind"] = best_by_kind(systems)

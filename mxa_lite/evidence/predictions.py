@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mxa_lite.errors import json_object, read_text
 from mxa_lite.evidence.stats import paired
@@ -64,14 +64,23 @@ def flips(cold: Mapping[str, Sequence[Any]], final: Mapping[str, Sequence[Any]])
     }
 
 
-def difference(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, Any]:
+class Difference(TypedDict):
+    """A mean over questions with its paired 95 % interval."""
+
+    difference: float
+    low: float
+    high: float
+    questions: int
+
+
+def difference(a: Mapping[str, float], b: Mapping[str, float]) -> Difference:
     """b - a over the questions of both (question id -> mean), with its paired 95 % interval."""
     shared = [question for question in a if question in b]
     mean, low, high = paired([a[q] for q in shared], [b[q] for q in shared])
     return {"difference": mean, "low": low, "high": high, "questions": len(shared)}
 
 
-def against(folder: Path, mode: str, rivals: Sequence[str]) -> dict[str, dict[str, Any]]:
+def against(folder: Path, mode: str, rivals: Sequence[str]) -> dict[str, Difference]:
     """Rival -> `mode` minus it, for the rivals whose predictions lie in `folder`."""
     own = question_means(folder / f"{mode}.jsonl")
     return {

@@ -6,14 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mxa_lite.errors import InputError, read_text
 from mxa_lite.policy.request import Completion, Request
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.rollout.chosen import sandbox_for
 from mxa_lite.rollout.sampler import Sampler
-from mxa_lite.tree import Call, Question
+from mxa_lite.tree import Call, NodeRecord, Question
 
 
 class Canned:
@@ -104,12 +104,19 @@ def execute(sampler: Sampler, source: str, question: str, kind: str) -> dict[str
     }
 
 
+class Graph(TypedDict):
+    """Visited nodes, and [from, to] of paths: what was shown to whom."""
+
+    nodes: list[NodeRecord]
+    edges: list[list[str]]
+
+
 def shown_calls(calls: Sequence[Call]) -> list[dict[str, Any]]:
     """Calls as `--json` prints them."""
     return [{key: getattr(c, key) for key in ("agent", "path", "messages", "reply")} for c in calls]
 
 
-def graph(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Visited nodes and what was shown to whom, as `--json` prints them."""
+def graph(nodes: Sequence[NodeRecord]) -> Graph:
+    """The graph of a run, as `--json` prints it."""
     edges = [[parent, node["path"]] for node in nodes for parent in node["parents"]]
     return {"nodes": list(nodes), "edges": edges}

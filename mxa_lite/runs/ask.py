@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from mxa_lite.rollout.single import single_trees
 from mxa_lite.runfolder import checkpoint_name, latest_checkpoint
 from mxa_lite.runs.stored import stored_recipe
 from mxa_lite.stdio import printable
-from mxa_lite.tree import Call, Design, Outcome, Question, Tree
+from mxa_lite.tree import Call, Design, NodeRecord, Outcome, Question, Tree
 
 TAG = "ask"  # in every sampling key: the same question gets the same reply
 
@@ -149,7 +149,7 @@ def execute_with(
         return execute(sampler, source, question, kind)
 
 
-def drawn(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+def drawn(nodes: Sequence[NodeRecord]) -> list[str]:
     """The workflow as an indented tree, one line a visit: what it was shown stands behind "<-"."""
     by_path = {str(node["path"]): node for node in nodes}
     order = sorted(by_path, key=lambda p: [(len(part), part) for part in p.split(".")])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mxa_lite.evidence import evaluate, report
+from mxa_lite.evidence.attempts import ModeNumbers
 from mxa_lite.evidence.predictions import difference, question_means
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.runs.ask import opened
@@ -15,7 +16,7 @@ from mxa_lite.tasks import load as tasks
 
 def _measured(
     run: Path, sets: tuple[str, ...], folder: Path, own: bool
-) -> tuple[dict[str, Any], dict[str, float]]:
+) -> tuple[dict[str, ModeNumbers], dict[str, float]]:
     """One run's modes and their seconds; own: the fixed and the own systems too."""
     with opened(run, sets) as sampler:
         recipe = sampler.recipe

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mxa_lite.evidence import evaluate
-from mxa_lite.evidence.attempts import save_predictions, summarize
+from mxa_lite.evidence.attempts import ModeNumbers, save_predictions, summarize
 from mxa_lite.evidence.predictions import (
     against,
     difference,
@@ -64,7 +64,7 @@ class Measuring:
         results.setdefault("seconds", {})[name] = measured.seconds  # what a clock decides, apart
         self.folder.write_json("eval.json", results)
 
-    def _tell(self, mode: str, m: Mapping[str, Any]) -> None:
+    def _tell(self, mode: str, m: ModeNumbers) -> None:
         numbers = f"{m['accuracy']:.3f} [{m['low']:.3f}, {m['high']:.3f}]"
         cost = f"{m['calls']:.1f} calls, {m['tokens']:.0f} tokens  {m.get('system', '')}"
         self.say(f"  {mode:17s} {numbers}  {cost}".rstrip())
@@ -82,7 +82,7 @@ class Measuring:
             again += max(0, (self.recipe.train.steps - 1) // spec.every - step // spec.every)
         return sum(took.values()) + again * took.get(self.recipe.mode, 0.0)
 
-    def during(self, step: int) -> dict[str, dict[str, Any]]:
+    def during(self, step: int) -> dict[str, ModeNumbers]:
         """The method's own mode after a step, into eval.json under "during"."""
         if not self.held_out:
             return {}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mxa_lite.sandbox.child import MAX_LINE, OUT_OF_MEMORY
-from mxa_lite.tree import Outcome, path_key
+from mxa_lite.tree import NodeRecord, Outcome, path_key
 
 _WIRE_BYTES = 16 << 20  # all that one script may send
 _MAX_LINES = 10_000
@@ -98,7 +98,7 @@ class Ended:
     job: int
     outcome: Outcome
     message: str | None
-    nodes: list[dict[str, Any]]
+    nodes: list[NodeRecord]
     stdout: str
     stderr: str
     error: str | None
@@ -142,12 +142,17 @@ def _temperature(value: Any) -> float | None:
     return min(max(float(value), 0.0), 5.0)
 
 
-def _node(value: Any) -> dict[str, Any]:
+def _node(value: Any) -> NodeRecord:
     if not isinstance(value, dict) or not isinstance(value.get("parents"), list):
         raise _Broken("a node is no record")
-    node: dict[str, Any] = {key: _text(value.get(key), _NAME) for key in ("name", "kind", "path")}
-    node["parents"] = [_text(parent, _NAME) for parent in value["parents"][:100]]
-    return node | {key: _optional(value.get(key)) for key in ("output", "error")}
+    return {
+        "name": _text(value.get("name"), _NAME),
+        "kind": _text(value.get("kind"), _NAME),
+        "path": _text(value.get("path"), _NAME),
+        "parents": [_text(parent, _NAME) for parent in value["parents"][:100]],
+        "output": _optional(value.get("output")),
+        "error": _optional(value.get("error")),
+    }
 
 
 def _queued(pid: int) -> float:
@@ -179,7 +184,7 @@ class Run:
     verdict: Outcome | None = None  # decided before it ended by itself: it is being killed
     error: str | None = None
     message: str | None = None
-    nodes: list[dict[str, Any]] = field(default_factory=list)
+    nodes: list[NodeRecord] = field(default_factory=list)
     calls: int = 0
     replied: int = 0  # calls that got their reply
     sent: int = 0  # replies of any kind
