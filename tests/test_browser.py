@@ -138,13 +138,13 @@ def test_every_number_of_why_it_learned_is_the_run_folder_s(
     run = why_run(tmp_path / "mine")
     browser.get(report.build(run).as_uri())
     WebDriverWait(browser, 10).until(lambda b: b.find_elements(By.CSS_SELECTOR, "table.why"))
-    for heading in browser.find_elements(By.CSS_SELECTOR, "[data-kind=kind] > summary"):
+    for heading in browser.find_elements(By.CSS_SELECTOR, "#patterns summary"):
         heading.click()
     tables = browser.find_elements(By.CSS_SELECTOR, "table.why")
     names = [f"rollouts/step-{step:05d}.jsonl" for step in range(1, 13)]
     ends = [f"predictions/{when}/transcripts.jsonl" for when in ("cold", "final")]
     columns = [names[:5], names[-5:], ends[:1], ends[1:]]
-    for table, kind in zip(tables, (None, "others", "sums"), strict=True):
+    for table, kind in zip(tables, (None, "others", "sums", "told"), strict=True):
         rows = {
             cells[0]: cells[1:]
             for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")
@@ -155,9 +155,11 @@ def test_every_number_of_why_it_learned_is_the_run_folder_s(
             for tree in (json.loads(line) for name in files for line in (run / name).open()):
                 for design in tree["designs"]:
                     verdicts = [e["correct"] for e in design["executions"]]
-                    if kind in (None, tree["question"]["meta"].get("kind")):
+                    if kind in (None, "told", tree["question"]["meta"].get("kind")):
                         mean = sum(verdicts) / max(len(verdicts), 1)
-                        tries.setdefault(design["pattern"], []).append(mean)
+                        told = kind == "told" and design["script"] == SCRIPT
+                        name = design["pattern"] + ": Work step by step." * told
+                        tries.setdefault(name, []).append(mean)
             total = sum(map(len, tries.values()))
             for pattern, cells in rows.items():
                 own = tries.get(pattern)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import yaml
-from handmade import NASTY, long_run, measured, run_folder, trees, why_run
+from handmade import NASTY, SCRIPT, long_run, measured, run_folder, trees, why_run
 
 from mxa_lite.evidence import report
 from mxa_lite.evidence.attempts import attempts_of, save_transcripts
@@ -108,7 +108,7 @@ def test_transcripts_beyond_the_room_are_left_out_and_counted(tmp_path, monkeypa
 
 
 def test_the_designs_of_why_it_learned_are_the_run_folder_s(tmp_path):
-    """Read again from rollouts and transcripts; held out, the page has the predictions'."""
+    """Read again from rollouts and transcripts."""
     run = why_run(tmp_path / "mine")
     (times,) = unpacked(report.build(run).read_text(), 'id="designs"')
     sources = {
@@ -125,7 +125,9 @@ def test_the_designs_of_why_it_learned_are_the_run_folder_s(tmp_path):
             kind = tree["question"]["meta"].get("kind", "")
             for design in tree["designs"]:
                 verdicts = [e["correct"] for e in design["executions"]]
-                rows.append([kind, design["pattern"], sum(verdicts) / max(len(verdicts), 1)])
+                right = sum(verdicts) / max(len(verdicts), 1)
+                told = "Work step by step." if design["script"] == SCRIPT else ""
+                rows.append([kind, design["pattern"], right, told])
         assert times[time] == rows
     assert len({tuple(row) for rows in times.values() for row in rows}) > 6
 

@@ -6,19 +6,23 @@ graded, held out as paid.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 
 from mxa_lite.errors import json_object, read_text
-from mxa_lite.evidence.predictions import read_predictions
+from mxa_lite.evidence.attempts import TRANSCRIPTS
 
 ENDS = 5  # steps at the beginning and at the end of the training
-Row = tuple[str, str, float]  # kind, pattern, correct of a design
+# Kind, pattern and correct of a design, and what its agents are told: each text once.
+Row = tuple[str, str, float, str]
+TOLD = re.compile(r"""\bAgent(?:Node)?\([^,()]*,\s*(?:system_prompt\s*=\s*)?(["'])(.+?)\1""")
+LONGEST = 200  # characters of that
 
 
 @lru_cache(4 * ENDS)
-def _of_step(path: Path, size: int) -> list[Row]:
+def _of_file(path: Path, size: int) -> list[Row]:
     """size: of the file, so that one that has changed is read again."""
     rows = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
@@ -26,7 +30,9 @@ def _of_step(path: Path, size: int) -> list[Row]:
         kind = str(tree["question"]["meta"].get("kind", ""))
         for design in tree["designs"]:
             verdicts = [e["correct"] for e in design["executions"]]
-            rows.append((kind, design["pattern"], fmean(verdicts) if verdicts else 0.0))
+            told = " + ".join({found[2]: 0 for found in TOLD.finditer(design["script"] or "")})
+            correct = fmean(verdicts) if verdicts else 0.0
+            rows.append((kind, design["pattern"], correct, told[:LONGEST]))
     return rows
 
 
@@ -40,11 +46,10 @@ def designs(run: Path) -> dict[str, list[Row]]:
     ends = (paths[:ENDS], paths[-ENDS:]) if len(paths) >= 2 * ENDS else (paths,)
     for files in filter(None, ends):
         first, last = (int(path.stem.removeprefix("step-")) for path in (files[0], files[-1]))
-        rows = [row for path in files for row in _of_step(path, path.stat().st_size)]
+        rows = [row for path in files for row in _of_file(path, path.stat().st_size)]
         times[f"steps {first} to {last}" if first < last else f"step {first}"] = rows
     for when, name in (("cold", "held out, cold"), ("final", "held out, trained")):
-        path = run / "predictions" / when / "designed.jsonl"
+        path = run / "predictions" / when / TRANSCRIPTS
         if path.is_file():
-            tries = [row for rows in read_predictions(path).values() for row in rows]
-            times[name] = [(r.get("kind", ""), r["pattern"], r["correct"]) for r in tries]
+            times[name] = _of_file(path, path.stat().st_size)
     return times

@@ -29,21 +29,23 @@ function partsOfGain(before, after) {
   return parts;
 }
 
-// A table of the patterns of some designs at each time, what the last time has most of first.
-function patternTable(times) {
-  const columns = Object.values(times);
-  const share = (rows, name) => rows.filter(([, pattern]) => pattern === name).length / (rows.length || 1);
-  const names = [...new Set(columns.flat().map(([, pattern]) => pattern))].sort();
-  names.sort((a, b) => share(columns.at(-1), b) - share(columns.at(-1), a));
-  const colour = colours(names);
+// A table of some designs at each time, by pattern or what else `of` a design names them; what the last
+// time has most of first, and LISTED at most.
+const LISTED = 20;
+function patternTable(times, of = ([, pattern]) => pattern) {
+  const columns = Object.values(times).map((rows) => rows.map((row) => [of(row), row[2]]));
+  const share = (rows, name) => rows.filter(([own]) => own === name).length / (rows.length || 1);
+  const all = [...new Set(columns.flat().map(([name]) => name))].sort();
+  const names = all.sort((a, b) => share(columns.at(-1), b) - share(columns.at(-1), a)).slice(0, LISTED);
+  const kind = (name) => name.split(":")[0], colour = colours([...new Set(names.map(kind))]);
   const cell = (rows, name) => {
-    const own = rows.filter(([, pattern]) => pattern === name).map(([, , correct]) => correct);
+    const own = rows.filter(([one]) => one === name).map(([, correct]) => correct);
     if (!own.length) return element("td", {});
     const bar = element("span", { class: "share", style: `--w:${100 * own.length / rows.length}%` }, percent(own.length / rows.length));
     return element("td", {}, bar, " ", element("small", {}, `${mean(own).toFixed(2)} right`));
   };
   const head = ["pattern", ...Object.keys(times)].map((name) => element("th", {}, name));
-  const body = names.map((name) => element("tr", {}, element("td", {}, element("i", { style: `background:${colour.get(name)}` }), name),
+  const body = names.map((name) => element("tr", {}, element("td", {}, element("i", { style: `background:${colour.get(kind(name))}` }), name),
     ...columns.map((rows) => cell(rows, name))));
   const table = element("table", { class: "why" }, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body));
   return element("div", { class: "wide" }, table);
@@ -65,4 +67,6 @@ async function showWhy() {
     const own = Object.fromEntries(Object.entries(times).map(([name, rows]) => [name, rows.filter((row) => row[0] === kind)]));
     place.append(fold("kind", [`${kind} questions`], (add) => add(patternTable(own))));
   }
+  const told = ([, pattern, , says]) => (says ? `${pattern}: ${says}` : pattern);
+  place.append(fold("told", [`Patterns with what their agents are told, the ${LISTED} most frequent`], (add) => add(patternTable(times, told))));
 }
