@@ -239,9 +239,11 @@ def test_a_program_ends_as_an_interpreter_does_and_sees_its_own_name(box: Sandbo
         "import atexit, sys, threading, time\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
         "atexit.register(print, 'last')\n"
-        "def late():\n    time.sleep(0.1)\n    print('late')\n"
+        "def late():\n    said.wait()\n    time.sleep(0.1)\n    print('late')\n"
+        "said = threading.Event()\n"
         "threading.Thread(target=late).start()\n"
         "print(sys.argv, *ThreadPoolExecutor(2).map(str, [1, 2]))\n"
+        "said.set()\n"
     )
     whole, left = box.run_codes([(source, ""), (source + "sys.exit(3)", "")])
     assert whole.stdout == left.stdout == "['program.py'] 1 2\nlate\nlast\n"
