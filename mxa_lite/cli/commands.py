@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -187,3 +188,19 @@ def doctor() -> None:
 
     for line in report():
         click.echo(line)
+
+
+@cli.command()
+@sets_option
+@click.option(
+    "--output", type=FILE, default="selftest.json", show_default=True, help="To attach to a report."
+)
+def selftest(sets: tuple[str, ...], output: Path) -> int:
+    """Does this machine compute what it should: checks of some minutes, exit 1 if one fails."""
+    console.check_folder("--output", output.parent)
+    from mxa_lite.machine.selftest import selftest as check_all
+
+    result = check_all(sets, lambda text: click.echo(printable(text)))
+    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    click.echo(f"{'all that ran passed' if result['passed'] else 'FAILED'}; details in {output}")
+    return 0 if result["passed"] else 1
