@@ -174,3 +174,17 @@ def test_nothing_is_left_in_the_working_directory() -> None:
     ours = ["checkpoints", "gradients.pt", "merged", "recipe.yaml", "sgd"]
     assert found["written"] == sorted(["cache", *ours])
     assert any("unsloth_compiled_cache" in path for path in found["cached"])
+
+
+def test_the_selftest_passes_under_unsloth(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mxa_lite", "selftest", "--set", "model.loader=unsloth"]
+    env = {"TORCHDYNAMO_DISABLE": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [*command, "--set", "model.dtype=float32"],
+        cwd=tmp_path,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "loader unsloth" in done.stdout
