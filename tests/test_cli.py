@@ -51,7 +51,7 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["run", "no-such.yaml"], 'no recipe "no-such.yaml"'),
+        (["run", "no-such.yaml"], 'no recipe or run folder "no-such.yaml"'),
         (["run", "arithmetic", "--set", "train.stepz=1"], 'did you mean "train.steps"?'),
         (["run", "arithmetic", "--set", "train.steps=x"], "must be a valid integer"),
         (["run", "arithmetic", "--set", "task.train=gone.jsonl"], '"gone.jsonl" does not exist'),

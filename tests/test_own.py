@@ -81,6 +81,7 @@ def test_validate_says_what_it_runs_and_tries_it() -> None:
         ("credit.reward", "import nowhere\n", "mine.py line 1: ModuleNotFoundError"),
         ("credit.advantage", "def idea(r):\n    return r[1:]\n", "there are rewards (4)"),
         ("credit.advantage", "def idea(r):\n    return [x / sum(r) for x in r]\n", "line 2: Zero"),
+        ("credit.advantage", "def idea(r):\n    return r[0]\n", "line 1: idea must return as many"),
         ("schedule.mode", "def idea(step):\n    return 'critic'\n", "roles out of designer"),
         ("schedule.mode", "def idea(step):\n    return []\n", "roles out of designer"),
         ("task.name", "def idea(s, seed, n):\n    yield {'question': 1}\n", "question and answer"),

@@ -170,7 +170,7 @@ def test_the_headline_stands_beside_its_rivals(tmp_path):
         "against": {"single": {"difference": 0.125, "low": 0.05, "high": 0.2}},
         "greedy_against": {"single_greedy": {"difference": -0.01, "low": -0.1, "high": 0.1}},
         "flips": {
-            **{"pairs": 4, "kept": 0.48, "newly_right": 0, "newly_right_kept": None},
+            **{"pairs": 4, "kept": 0.48, "newly_right": 1, "newly_right_kept": None},
             **{"wrong_cold": 3, "right_where_kept": 0.0, "right_where_changed": None},
         },
         "total_variation": {"final": {"long, short": 0.75}},

@@ -36,6 +36,7 @@ def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool, s
     console.check_output(folder, loaded, resume)
     console.announce(loaded)
     own_ideas.try_all(loaded)
+    click.echo("loading libraries, model and data", err=True)  # half a minute on a busy machine
     unsloth_first(loaded.model)
 
     from mxa_lite.runs.train import run as run_recipe

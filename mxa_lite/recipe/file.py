@@ -88,7 +88,7 @@ def find(source: str | Path, beside: Path | None = None) -> Path:
     close = difflib.get_close_matches(plain, names, 1)
     top = ", ".join(name for name in names if "/" not in name)
     hint = f'did you mean "{close[0]}"?' if close else f"`mxa-lite recipes` lists {top} and more"
-    raise InputError(f'no recipe "{name}"; {hint}')
+    raise InputError(f'no recipe or run folder "{name}"; {hint}')
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -162,10 +162,15 @@ def number(own: Own, result: Any, most: float = math.inf) -> float:
 
 def numbers(own: Own, rewards: Sequence[float]) -> list[float]:
     """One finite advantage per reward."""
-    results = own.use(lambda function: list(function(list(rewards))))
-    if len(results) != len(rewards):
+    results = own.use(lambda function: _listed(function(list(rewards))))
+    if not isinstance(results, list) or len(results) != len(rewards):
         own.refuse(f"as many advantages as there are rewards ({len(rewards)})", results)
     return [number(own, result) for result in results]
+
+
+def _listed(result: Any) -> Any:
+    """What may be iterated over (a generator, an array) as a list."""
+    return list(result) if isinstance(result, Iterable) else result
 
 
 def roles(own: Own, step: int) -> tuple[str, ...]:
