@@ -185,7 +185,13 @@ def learned(tmp_path: Path, *sets: str) -> tuple[dict[str, torch.Tensor], Update
     return {n: p.detach().clone() for n, p in named if "lora" in n}, seen.numbers[0]
 
 
-@pytest.mark.parametrize("loss_type", get_args(LossType))
+SOME_SLOW = [
+    loss if loss in ("dapo", "grpo") else pytest.param(loss, marks=pytest.mark.slow)
+    for loss in get_args(LossType)
+]
+
+
+@pytest.mark.parametrize("loss_type", SOME_SLOW)
 def test_both_roles_take_the_step_of_whole_rows_with_every_loss(
     tmp_path: Path, loss_type: str
 ) -> None:

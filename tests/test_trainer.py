@@ -281,6 +281,7 @@ def test_out_of_memory_with_a_single_trajectory_says_what_to_lower(
         train(small("train.steps=1"), tmp_path, lambda step: ("executor",))
 
 
+@pytest.mark.slow
 def test_the_memory_of_an_update_does_not_grow_with_its_rollouts(tmp_path: Path) -> None:
     """Allocated tensor bytes at the peak, beyond what lay there: the same for 12 micro-batches of
     four rows of 64 tokens, none begun alike, and for 48 of them."""
