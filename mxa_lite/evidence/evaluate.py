@@ -33,26 +33,20 @@ HAND_WRITTEN = ("fixed", "router")  # baselines that a run measures after its tr
 
 @dataclass
 class Measured:
-    """Attempts by mode. seconds: per attempt, in batches.
+    """Attempts by mode, their numbers as `eval.json` has them, and seconds per attempt, in batches.
 
-    votes: of self-consistency. systems: mode -> the system it chose. designs: what the designer
-    wrote for the mode `designed`.
+    designs: what the designer wrote for the mode `designed`.
     """
 
     attempts: dict[str, list[Attempt]] = field(default_factory=dict)
+    numbers: dict[str, ModeNumbers] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
-    votes: int | None = None
-    systems: dict[str, str | dict[str, str]] = field(default_factory=dict)
     designs: Designs = field(default_factory=dict)
 
-    def numbers(self) -> dict[str, ModeNumbers]:
-        """Mode -> its numbers, as `eval.json` has them."""
-        numbers = {mode: summarize(attempts) for mode, attempts in self.attempts.items()}
-        if self.votes is not None:
-            numbers["self_consistency"]["votes"] = self.votes
-        for mode, system in self.systems.items():
-            numbers[mode]["system"] = system
-        return numbers
+    def add(self, mode: str, attempts: list[Attempt]) -> ModeNumbers:
+        self.attempts[mode] = attempts
+        self.numbers[mode] = summarize(attempts)
+        return self.numbers[mode]
 
 
 class _Drawn(Sampler):
@@ -170,14 +164,14 @@ def measure(
     """
     recipe = sampler.recipe
     temperature, samples = recipe.rollout.temperature, recipe.eval.samples
-    measured = Measured()
+    measured, votes = Measured(), 0
     modes = measured.attempts
 
     def add(mode: str, make: Callable[..., list[Attempt]], *arguments: Any) -> None:
         started = time.perf_counter()
-        modes[mode] = make(sampler, questions, *arguments)
-        measured.seconds[mode] = (time.perf_counter() - started) / max(len(modes[mode]), 1)
-        tell(mode, summarize(modes[mode]))
+        attempts = make(sampler, questions, *arguments)
+        measured.seconds[mode] = (time.perf_counter() - started) / max(len(attempts), 1)
+        tell(mode, measured.add(mode, attempts))
 
     def drawing(*arguments: Any) -> list[Attempt]:
         trees = designed_trees(*arguments)
@@ -187,7 +181,8 @@ def measure(
         return attempts_of(trees, recipe.credit.answer_from)
 
     def voting(*arguments: Any) -> list[Attempt]:
-        attempts, measured.votes = self_consistency(*arguments)
+        nonlocal votes
+        attempts, votes = self_consistency(*arguments)
         return attempts
 
     if recipe.method == "metaagent":
@@ -202,6 +197,7 @@ def measure(
         tries = max(1, samples // 2)  # each is several calls
         if recipe.method == "metaagent":
             add("self_consistency", voting, tries, temperature, modes["designed"])
+            measured.numbers["self_consistency"]["votes"] = votes
         else:
             add("self_consistency", direct, tries, temperature, recipe.rollout.designs)
     if "router" in baselines:
@@ -222,6 +218,8 @@ def measure(
 
 def _add_best(measured: Measured, systems: Mapping[str, Sequence[Attempt]]) -> None:
     """The modes that choose among the fixed systems; `system` says which they chose."""
-    measured.attempts["fixed_best"], measured.systems["fixed_best"] = best_fixed(systems)
-    if kinds_of(measured.attempts["fixed_best"]):
-        measured.attempts["oracle_kind"], measured.systems["oracle_kind"] = best_by_kind(systems)
+    attempts, name = best_fixed(systems)
+    measured.add("fixed_best", attempts)["system"] = name
+    if kinds_of(attempts):
+        attempts, by_kind = best_by_kind(systems)
+        measured.add("oracle_kind", attempts)["system"] = by_kind

@@ -27,7 +27,7 @@ def _measured(
             baselines.append("fixed")
         systems = recipe.eval.systems if own else ()
         measured = evaluate.measure(sampler, questions, baselines, folder, systems)
-        return measured.numbers(), measured.seconds
+        return measured.numbers, measured.seconds
 
 
 def evaluate_run(run: Path, beside: Path | None, sets: tuple[str, ...]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Measuring:
         measured = evaluate.measure(
             self.sampler, self.held_out, baselines, predictions, systems, self._tell
         )
-        results[name] = measured.numbers()
+        results[name] = measured.numbers
         for mode in results[name].keys() - measured.seconds:  # chosen among others
             self._tell(mode, results[name][mode])
         self.designs[name] = measured.designs
