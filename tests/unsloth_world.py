@@ -41,12 +41,13 @@ from made_trees import Seen, on_policy, trees  # noqa: E402
 
 from mxa_lite import embedded  # noqa: E402
 from mxa_lite.learn import trainer, warmstart  # noqa: E402
+from mxa_lite.machine.proofs import drawn  # noqa: E402
 from mxa_lite.policy.generate import Engine  # noqa: E402
 from mxa_lite.policy.load import load  # noqa: E402
 from mxa_lite.policy.policy import Policy  # noqa: E402
 from mxa_lite.policy.request import Request  # noqa: E402
 from mxa_lite.recipe import file as recipe_file  # noqa: E402
-from mxa_lite.recipe.keys import Rates, Recipe  # noqa: E402
+from mxa_lite.recipe.keys import Rates  # noqa: E402
 from mxa_lite.runs import export  # noqa: E402
 
 Weights = dict[str, torch.Tensor]
@@ -77,17 +78,6 @@ def equal(a: Weights, b: Weights) -> bool:
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
-def policy_with_weights(recipe: Recipe) -> Policy:
-    """Adapters that are not zero, so that every matrix has a gradient; the same everywhere."""
-    policy = load(recipe)
-    torch.manual_seed(11)
-    with torch.no_grad():
-        for key, p in sorted(policy.model.named_parameters()):
-            if "lora_B" in key:
-                p.copy_(torch.randn(p.shape) * 0.02)
-    return policy
-
-
 def say(policy: Policy, temperature: float) -> list[list[int]]:
     texts = ["Tom has 2 pens. He buys 3 more. How many pens?", "Ann has 9 eggs. She eats 4."]
     asked = [
@@ -112,7 +102,7 @@ def gradients(loss_type: str) -> Weights:
         }
     )
     recipe = RECIPE.model_copy(update={"train": train})
-    policy = policy_with_weights(recipe)
+    policy = drawn(load(recipe), 0.02)
     say(policy, 1.0)  # generation first, as in a run: it must leave the gradient alone
     before = {role: adapter(policy, role) for role in ROLES}
     seen = Seen(lambda step: on_policy(policy, trees(step)), lambda step: ROLES)

@@ -55,7 +55,7 @@ class Ground:
 
     @cached_property
     def policy(self) -> Policy:
-        return self.fresh()
+        return drawn(load_policy(self.recipe), 0.08)
 
     @cached_property
     def trees(self) -> list[Tree]:
@@ -97,16 +97,6 @@ class Ground:
         self.trees  # noqa: B018 - makes the engine
         return self.engine.generate(asked)
 
-    def fresh(self, recipe: Recipe | None = None) -> Policy:
-        """A policy whose adapters say something, the same ones each time."""
-        policy = load_policy(recipe or self.recipe)
-        torch.manual_seed(11)
-        with torch.no_grad():
-            for name, parameter in sorted(policy.model.named_parameters()):
-                if "lora_B" in name:
-                    parameter.copy_(torch.randn(parameter.shape) * 0.08)
-        return policy
-
     def train(
         self,
         name: str,
@@ -117,7 +107,7 @@ class Ground:
         """A step of the trees for each entry of `roles`: all adapter weights before each and at the
         end, and what was measured."""
         recipe = override(self.recipe, {"train.steps": len(roles), **sets})
-        policy, steps, weights = self.fresh(recipe), list[Step](), list[Weights]()
+        policy, steps, weights = drawn(load_policy(recipe), 0.08), list[Step](), list[Weights]()
 
         def take(number: int) -> Step:
             weights.append(_weights(policy))
@@ -127,6 +117,16 @@ class Ground:
         trainer = RoleTrainer(recipe, policy, self.folder / name, take)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         return [*weights, _weights(policy)], [step.numbers[0] for step in steps]
+
+
+def drawn(policy: Policy, deviation: float) -> Policy:
+    """Adapters that are not zero, so that every matrix has a gradient; the same ones each time."""
+    torch.manual_seed(11)
+    with torch.no_grad():
+        for name, parameter in sorted(policy.model.named_parameters()):
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape) * deviation)
+    return policy
 
 
 def _tokens(call: Any) -> dict[str, list[int]]:
