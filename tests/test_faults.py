@@ -72,7 +72,6 @@ def test_a_step_whose_numbers_are_none_is_named_and_nothing_of_it_is_kept(
     assert not folder.read_metrics() and not any(folder.checkpoints.glob("step-*"))
 
 
-@pytest.mark.slow
 def test_a_closed_pipe_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "piped"
     process = subprocess.Popen(
