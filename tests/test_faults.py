@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import subprocess
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from mxa_lite.policy.load import load
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.rollout.opened import sampler_for
 from mxa_lite.runfolder import RunFolder
+from mxa_lite.runs.interrupts import Interrupts
 from mxa_lite.runs.train import Run
 from mxa_lite.tasks import load as tasks
 
@@ -70,6 +72,18 @@ def test_a_step_whose_numbers_are_none_is_named_and_nothing_of_it_is_kept(
         with pytest.raises(RunError, match=r"step 1 .* no longer a number; .*learning_rate"):
             this.train()
     assert not folder.read_metrics() and not any(folder.checkpoints.glob("step-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_a_scheduler_or_a_closing_terminal_sends_counts_as_ctrl_c(number: int) -> None:
+    before = signal.getsignal(number)
+    with Interrupts() as interrupts:
+        assert not interrupts.asked
+        signal.raise_signal(number)
+        assert interrupts.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    assert signal.getsignal(number) == before
 
 
 def test_a_closed_pipe_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
