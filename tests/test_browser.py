@@ -44,7 +44,7 @@ def opened(browser: webdriver.Chrome, *kinds: str) -> None:
     """Click the first fold of each kind, one inside the other."""
     for kind in kinds:
         place = By.CSS_SELECTOR, f"[data-kind={kind}] > summary"
-        WebDriverWait(browser, 10).until(lambda b, place=place: b.find_elements(*place))
+        WebDriverWait(browser, 30).until(lambda b, place=place: b.find_elements(*place))
         browser.find_element(*place).click()
 
 
@@ -92,18 +92,23 @@ def test_any_step_of_a_hundred_can_be_chosen(browser: webdriver.Chrome, tmp_path
     opened(browser, "question", "design")
 
 
-def rows(browser: webdriver.Chrome) -> list[str]:
-    return [row.text for row in browser.find_elements(By.CSS_SELECTOR, "#pairs > details")]
+def texts(browser: webdriver.Chrome, selector: str) -> list[str]:
+    """What the elements say, read in one go, since a page may make them anew at any time."""
+    script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.innerText)"
+    return browser.execute_script(script, selector)
 
 
-def chosen(browser: webdriver.Chrome, name: str, value: str) -> list[str]:
-    """The rows after a choice in one filter, which is taken back."""
-    field = browser.find_element(By.CSS_SELECTOR, f"#filters [name={name}]")
-    field.send_keys(value)
-    listed = rows(browser)
+def listed(browser: webdriver.Chrome, count: int) -> None:
+    """Wait until so many transcripts are listed."""
+    WebDriverWait(browser, 30).until(lambda b: len(texts(b, "#pairs > details")) == count)
+
+
+def choose(browser: webdriver.Chrome, name: str, value: str, count: int) -> None:
+    """A choice in one filter leaves so many rows; it is taken back afterwards."""
+    browser.find_element(By.CSS_SELECTOR, f"#filters [name={name}]").send_keys(value)
+    listed(browser, count)
     browser.find_element(By.CSS_SELECTOR, "#filters [type=reset]").click()
-    WebDriverWait(browser, 10).until(lambda b: len(rows(b)) == 4)
-    return listed
+    listed(browser, 4)
 
 
 def test_transcripts_are_filtered_searched_and_linked(
@@ -113,18 +118,18 @@ def test_transcripts_are_filtered_searched_and_linked(
     run = run_folder(tmp_path / "mine", cold=((0, 0), (1, 0)), final=((1, 1), (1, 0)))
     page = report.build(run).as_uri()
     browser.get(page)
-    WebDriverWait(browser, 10).until(lambda b: len(rows(b)) == 4)
-    assert len(chosen(browser, "result", "became right")) == 2
-    assert len(chosen(browser, "pattern", "debate")) == 2  # cold; trained all are votes
-    assert len(chosen(browser, "kind", "sums")) == 2
-    assert len(chosen(browser, "search", "question 1")) == 2
-    assert chosen(browser, "search", "nothing has this") == []
+    listed(browser, 4)
+    choose(browser, "result", "became right", 2)
+    choose(browser, "pattern", "debate", 2)  # cold; trained all are votes
+    choose(browser, "kind", "sums", 2)
+    choose(browser, "search", "question 1", 2)
+    choose(browser, "search", "nothing has this", 0)
     browser.get(f"{page}#held-q2-1")
     browser.refresh()
-    sides = By.CSS_SELECTOR, "#held-q2-1[open] .side"
-    WebDriverWait(browser, 10).until(lambda b: len(b.find_elements(*sides)) == 2)
-    cold, trained = browser.find_elements(*sides)
-    assert cold.text.startswith("Cold\nright") and NASTY in trained.text
+    sides = "#held-q2-1[open] .side"
+    WebDriverWait(browser, 30).until(lambda b: len(texts(b, sides)) == 2)
+    cold, trained = texts(browser, sides)
+    assert "\n".join(cold.split()).startswith("Cold\nright") and NASTY in trained
     assert not browser.find_elements(By.CSS_SELECTOR, "#pairs img, #pairs script")
     page_element = "document.documentElement"  # nothing sticks out of a narrow window
     width = f"{page_element}.scrollWidth <= {page_element}.clientWidth"
@@ -137,7 +142,7 @@ def test_every_number_of_why_it_learned_is_the_run_folder_s(
     """Counted again from rollouts and transcripts, of all questions and of each kind."""
     run = why_run(tmp_path / "mine")
     browser.get(report.build(run).as_uri())
-    WebDriverWait(browser, 10).until(lambda b: b.find_elements(By.CSS_SELECTOR, "table.why"))
+    WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.CSS_SELECTOR, "table.why"))
     for heading in browser.find_elements(By.CSS_SELECTOR, "#patterns summary"):
         heading.click()
     tables = browser.find_elements(By.CSS_SELECTOR, "table.why")
@@ -179,7 +184,7 @@ def test_a_curve_says_its_values_at_a_step_with_the_keyboard(
 ) -> None:
     browser.get(report.build(run_folder(tmp_path / "mine")).as_uri())
     drawn = By.CSS_SELECTOR, "svg.curve"
-    WebDriverWait(browser, 10).until(lambda b: len(b.find_elements(*drawn)) > 10)
+    WebDriverWait(browser, 30).until(lambda b: len(b.find_elements(*drawn)) > 10)
     titles = [title.text for title in browser.find_elements(By.CSS_SELECTOR, "figcaption")]
     for name in ("Held-out accuracy", "Loss", "Gradient norm", "Learning rate", "Mean reward"):
         assert name in titles
@@ -203,7 +208,7 @@ def test_a_question_asked_in_the_page_is_answered_and_its_markup_stays_text(
     browser.find_element(By.ID, "question").send_keys(f"What? {NASTY}")
     browser.find_element(By.CSS_SELECTOR, "form button").click()
     ran = By.CSS_SELECTOR, "[data-kind=execution][open]"  # what happened lies open
-    WebDriverWait(browser, 10).until(lambda b: b.find_elements(*ran))
+    WebDriverWait(browser, 30).until(lambda b: b.find_elements(*ran))
     assert NASTY.split()[0] in browser.find_element(By.TAG_NAME, "body").text
     assert not browser.find_elements(By.TAG_NAME, "img")
     assert "owned" not in browser.title
@@ -218,7 +223,7 @@ def test_a_comparison_draws_its_rows_side_by_side_and_says_who_gains(
     page = tmp_path / "out" / "compare.html"
     assert page.stat().st_size < 5_000_000 and 'src="' not in page.read_text()
     browser.get(page.as_uri())
-    WebDriverWait(browser, 10).until(lambda b: b.find_elements(By.CSS_SELECTOR, "svg.curve"))
+    WebDriverWait(browser, 30).until(lambda b: b.find_elements(By.CSS_SELECTOR, "svg.curve"))
     titles = [title.text for title in browser.find_elements(By.CSS_SELECTOR, "figcaption")]
     assert titles[0] == "Executions correct in training"
     assert titles[2:] == ["Patterns: a<b>", "Patterns: d"]
