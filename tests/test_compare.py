@@ -64,6 +64,7 @@ def test_the_fifty_fifty_question_by_hand(tmp_path):
     ("sets", "message"),
     [
         (("task=gsm8k",), "differ in task.name: arithmetic and gsm8k"),
+        (("task=gsm8k", "eval.questions=7"), "differ in task.name"),  # of both what says more
         (("eval.questions=7",), "differ in eval.questions: 250 and 7"),
     ],
 )
@@ -72,6 +73,15 @@ def test_other_tasks_and_other_questions_are_refused(tmp_path, sets, message):
     with pytest.raises(InputError, match=message):
         run(a, b, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_of_a_run_is_no_second_run(tmp_path):
+    a, b = (run_folder(tmp_path / name, ("train.steps=4",), steps=4) for name in "ab")
+    for folder in (a, b):
+        (folder / "summary.json").write_text('{"steps": 4}')
+    with pytest.raises(InputError, match=r"a and .*b: the same recipe and seed twice"):
+        run(a, b, output=tmp_path / "out")
+    assert len(run(a, a, output=tmp_path / "out")["rows"]) == 1
 
 
 def test_refusals_are_exit_2_before_anything_heavy_is_imported(tmp_path):
@@ -139,6 +149,12 @@ def test_a_set_changes_every_recipe_that_is_trained(tmp_path, trained):
     assert [row["seeds"] for row in rows] == [[2], [2]]
     given = [command[command.index("--set") :] for command in trained]
     assert given == [["--set", "eval.samples=3", "--set", "seed=2"]] * 2
+
+
+def test_smoke_trains_what_run_smoke_would(tmp_path):
+    found = comparing.members(["arithmetic"], [1], tmp_path / "out", smoke=True)
+    assert found[0].recipe == recipe_file.smoked(load("arithmetic", ("seed=1",)), ("seed=1",))
+    assert found[0].options == ("--set", "seed=1", "--smoke")
 
 
 def test_an_unfinished_run_goes_on_when_told_to(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mxa_lite.cli import console
-from mxa_lite.cli.group import FILE, FOLDER, cli, json_option, sets_option
+from mxa_lite.cli.group import FILE, FOLDER, cli, json_option, sets_option, smoke_option
 from mxa_lite.errors import read_text
 from mxa_lite.runs.stored import stored_recipe
 from mxa_lite.stdio import printable, stdout_for_json
@@ -21,7 +21,7 @@ CARDS = ("3060", "t4", "4090", "a100", "h200")  # a test holds them to machine/h
 @sets_option
 @click.option("--output", type=FOLDER, help="Run folder; by default runs/<recipe>.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
-@click.option("--smoke", is_flag=True, help="Tiny and quick, to see that it runs to the end.")
+@smoke_option
 def run(recipe: str, sets: tuple[str, ...], output: Path | None, resume: bool, smoke: bool) -> None:
     """Cold start, training, evaluation before and after, report."""
     from mxa_lite.policy import unsloth_first

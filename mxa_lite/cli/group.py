@@ -34,6 +34,13 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
+def smoke_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--smoke`: the small numbers of templates/smoke.yaml."""
+    return click.option(
+        "--smoke", is_flag=True, help="Tiny and quick, to see that it runs to the end."
+    )(command)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(__version__)
 def cli() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mxa_lite.cli import console
-from mxa_lite.cli.group import FILE, FOLDER, cli, json_option, sets_option
+from mxa_lite.cli.group import FILE, FOLDER, cli, json_option, sets_option, smoke_option
 from mxa_lite.errors import InputError
 from mxa_lite.runs.stored import stored_recipe
 from mxa_lite.stdio import printable, stdout_for_json
@@ -128,6 +128,7 @@ def _seeds(_: click.Context, __: click.Parameter, text: str | None) -> list[int]
 @click.option("--output", type=FOLDER, default=Path("comparison"), show_default=True)
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Runs at once.")
 @click.option("--resume", is_flag=True, help="Go on with runs that are not finished.")
+@smoke_option
 def compare(
     runs_or_recipes: tuple[str, ...],
     seeds: list[int],
@@ -135,6 +136,7 @@ def compare(
     output: Path,
     jobs: int,
     resume: bool,
+    smoke: bool,
 ) -> None:
     """Train what is missing, pool seeds, write compare.md, compare.json and compare.html.
 
@@ -146,7 +148,7 @@ def compare(
     def say(text: str) -> None:
         click.echo(text, err=True)
 
-    compare_runs(runs_or_recipes, seeds, output, jobs, say, sets, resume)
+    compare_runs(runs_or_recipes, seeds, output, jobs, say, sets, resume, smoke)
     click.echo((output / "compare.md").read_text(encoding="utf-8"), nl=False)
 
 

@@ -36,14 +36,14 @@ BASELINES = ("single", "self_consistency")
 
 @dataclass(frozen=True)
 class Member:
-    """One run of a row, trained or still to be trained. source, sets: what `mxa-lite run` is given
-    to train it."""
+    """One run of a row, trained or still to be trained. source, options: what `mxa-lite run` is
+    given to train it."""
 
     name: str
     path: Path
     recipe: Recipe
     source: str
-    sets: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -71,9 +71,13 @@ class Member:
 
 
 def members(
-    sources: Sequence[str], seeds: Sequence[int], output: Path, sets: tuple[str, ...] = ()
+    sources: Sequence[str],
+    seeds: Sequence[int],
+    output: Path,
+    sets: tuple[str, ...] = (),
+    smoke: bool = False,
 ) -> list[Member]:
-    """The runs that are asked for, each once; sets: for those that are recipes.
+    """The runs that are asked for, each once; sets, smoke: for those that are recipes.
 
     Raises InputError for what cannot be compared.
     """
@@ -89,16 +93,24 @@ def members(
             for seed in seeds or [recipe_file.load(source, sets).seed]:
                 own = (*sets, f"seed={seed}")
                 recipe, path = recipe_file.load(source, own), output / "runs" / f"{stem}-seed{seed}"
-                made.append(Member(stem, path, recipe, source, own))
+                options = [part for one in own for part in ("--set", one)]
+                if smoke:
+                    recipe, options = recipe_file.smoked(recipe, own), [*options, "--smoke"]
+                made.append(Member(stem, path, recipe, source, tuple(options)))
         for member in made:
             exists = (member.path / "recipe.yaml").is_file()
             if exists and (key := diff(stored_recipe(member.path), member.recipe)):
                 raise InputError(f"{member.path}: holds a run with another {key}")
-            found.setdefault((member.key, member.recipe.seed), member)
+            same = found.setdefault((member.key, member.recipe.seed), member)
+            if exists and same.finished() and same.path.resolve() != member.path.resolve():
+                raise InputError(f"{same.path} and {member.path}: the same recipe and seed twice")
     first, *others = found.values()
     for other in others:
         mine, theirs = flat(first.recipe), flat(other.recipe)
-        for key in sorted(mine | theirs):
+        for key in (
+            "task.name",
+            *sorted(mine | theirs),
+        ):  # the name says more than what hangs on it
             shared = key.startswith("task") or key == "eval.questions"
             if shared and mine.get(key) != theirs.get(key):
                 values = f"{mine.get(key)} and {theirs.get(key)}"
@@ -139,7 +151,7 @@ def train(runs: Sequence[Member], jobs: int, say: Callable[[str], None]) -> None
         if started:
             command += [str(run.path / "recipe.yaml"), "--resume"]
         else:
-            command += [run.source, *(part for one in run.sets for part in ("--set", one))]
+            command += [run.source, *run.options]
         log = run.path.with_name(f"{run.path.name}.log")
         log.parent.mkdir(parents=True, exist_ok=True)
         say(f"{'going on with' if started else 'training'} {run.path}")
@@ -260,10 +272,11 @@ def compare(
     say: Callable[[str], None],
     sets: tuple[str, ...] = (),
     resume: bool = False,
+    smoke: bool = False,
 ) -> dict[str, Any]:
     """Train what is missing, unfinished runs only with `resume`; write compare.md, compare.json and
     compare.html to `output`."""
-    runs = members(sources, seeds, output, sets)
+    runs = members(sources, seeds, output, sets, smoke)
     check_questions(runs)
     check_unfinished(runs, resume)
     output.mkdir(parents=True, exist_ok=True)
