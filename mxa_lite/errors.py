@@ -27,9 +27,9 @@ def read_text(path: Path) -> str:
 def json_object(text: str, where: str) -> dict[str, Any]:
     """The JSON object that a file of a run, or a line of one, holds, else InputError."""
     try:
-        found = json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        parsed = None
+    if not isinstance(parsed, dict):
         raise InputError(f"{where}: damaged: not a JSON object")
-    return found
+    return parsed

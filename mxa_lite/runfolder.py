@@ -81,9 +81,9 @@ class RunFolder:
 
     def before_steps(self) -> bool:
         """Whether all that is there is what a start left that ended before its first step."""
-        found = {path.name for path in self.path.iterdir()}
+        names = {path.name for path in self.path.iterdir()}
         steps = self.metrics.is_file() and self.metrics.stat().st_size
-        return "rollouts" in found and found <= {*BEFORE_STEPS, LOCK} and not steps
+        return "rollouts" in names and names <= {*BEFORE_STEPS, LOCK} and not steps
 
     def clear(self) -> None:
         """Remove what such a start left."""
@@ -135,8 +135,8 @@ class RunFolder:
 
     def cut_after(self, step: int) -> None:
         """Forget what was measured of later steps: a resumed run makes it again."""
-        kept = [line for line in self.read_metrics() if line["step"] <= step]
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in kept)
+        lines = [line for line in self.read_metrics() if line["step"] <= step]
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
         self.write("metrics.jsonl", text)
         results = self.read_json("eval.json")
         if during := results.get("during"):

@@ -9,23 +9,23 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def stdout_for_json(wanted: bool) -> Iterator[None]:
-    """With `wanted`, everything that prints to stdout meanwhile goes to stderr instead.
+def stdout_for_json(as_json: bool) -> Iterator[None]:
+    """With `as_json`, everything that prints to stdout meanwhile goes to stderr instead.
 
     The file descriptor itself is moved, so that libraries written in C are covered too.
     """
-    if not wanted:
+    if not as_json:
         yield
         return
     sys.stdout.flush()
-    kept = os.dup(1)
+    saved_stdout = os.dup(1)
     os.dup2(2, 1)
     try:
         yield
     finally:
         sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(saved_stdout, 1)
+        os.close(saved_stdout)
 
 
 def printable(text: str) -> str:

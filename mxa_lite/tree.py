@@ -29,8 +29,8 @@ class Outcome(StrEnum):
 
 def path_key(path: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key of a node path: "0.2" comes before "0.10"."""
-    parts = [part[:20] for part in path.split(".")]
-    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts)
+    components = [component[:20] for component in path.split(".")]
+    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in components)
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,8 @@ def final(text: str) -> str:
     if "####" in text:
         text = text.rpartition("####")[2].strip().partition("\n")[0]
     text = text.strip("* \n`")
-    said = _SAID.fullmatch(text)
-    return said[1].strip("* ") if said else text
+    match = _SAID.fullmatch(text)
+    return match[1].strip("* ") if match else text
 
 
 def compare(gold: str, answer: str, choices: bool = False, question: str = "") -> Claim:
@@ -108,20 +108,20 @@ def same(gold: str, answer: str, undone: bool = False) -> Claim:
         claim = rule.claim(gold, answer, undone)
         if claim is not None:
             return claim
-    one, other = (text if number(text) is None else str(number(text)) for text in (gold, answer))
-    return ["same", one, other]
+    first, second = (text if number(text) is None else str(number(text)) for text in (gold, answer))
+    return ["same", first, second]
 
 
 def _all(claims: list[Claim]) -> Claim:
     if any(claim is False for claim in claims):
         return False
-    left = [claim for claim in claims if claim is not True]
-    return ["all", *left] if left else True
+    unsettled = [claim for claim in claims if claim is not True]
+    return ["all", *unsettled] if unsettled else True
 
 
 def _match(gold: list[T], answer: list[T], claim: Callable[[T, T], Claim]) -> Claim:
     """Each of one once in the other, in any order."""
-    rows: list[Any] = [[claim(one, other) for other in answer] for one in gold]
+    rows: list[Any] = [[claim(g, a) for a in answer] for g in gold]
     if len(gold) != len(answer) or not all(map(any, rows)):
         return False
     return ["match", *rows]
@@ -141,55 +141,57 @@ def _identical(gold: str, answer: str, undone: bool) -> Claim | None:
 
 
 def _letter(gold: str, answer: str, undone: bool) -> Claim | None:
-    one, other = _LETTER.fullmatch(gold), _LETTER.fullmatch(answer)
-    return one[1] == other[1] if one and other else None
+    gold_letter, answer_letter = _LETTER.fullmatch(gold), _LETTER.fullmatch(answer)
+    return gold_letter[1] == answer_letter[1] if gold_letter and answer_letter else None
 
 
 def _numbers(gold: str, answer: str, undone: bool) -> Claim | None:
-    one, other = number(gold), number(answer)
-    if one is None or other is None:
+    gold_value, answer_value = number(gold), number(answer)
+    if gold_value is None or answer_value is None:
         return None
     under = denominator(answer)
-    fraction = denominator(gold) and one.denominator > 1
-    return one == other and (undone or not under or bool(fraction) or other.denominator == under)
+    fraction = denominator(gold) and gold_value.denominator > 1
+    return gold_value == answer_value and (
+        undone or not under or bool(fraction) or answer_value.denominator == under
+    )
 
 
 def _unit(gold: str, answer: str, undone: bool) -> Claim | None:
-    (one, gold_unit), (other, unit) = split_unit(gold), split_unit(answer)
-    values = number(one), number(other)
-    if not gold_unit + unit or any(
+    (gold_text, gold_unit), (answer_text, answer_unit) = split_unit(gold), split_unit(answer)
+    values = number(gold_text), number(answer_text)
+    if not gold_unit + answer_unit or any(
         value is None and len(parts(text, ",;")) > 1
-        for value, text in zip(values, (one, other), strict=True)
+        for value, text in zip(values, (gold_text, answer_text), strict=True)
     ):
         return None
-    if {gold_unit, unit} == {"", "degree"} and "π" in one + other:
+    if {gold_unit, answer_unit} == {"", "degree"} and "π" in gold_text + answer_text:
         return None
-    alike = gold_unit == unit or {gold_unit, unit} == {"$", "dollar"}
-    if gold_unit and not alike and (unit or gold_unit not in _SIGNS):
+    alike = gold_unit == answer_unit or {gold_unit, answer_unit} == {"$", "dollar"}
+    if gold_unit and not alike and (answer_unit or gold_unit not in _SIGNS):
         return False
-    if not gold_unit and unit.startswith("base ") and unit != "base 10":
+    if not gold_unit and answer_unit.startswith("base ") and answer_unit != "base 10":
         return False  # other digits than they look
-    if None not in values and (gold_unit == "%") != (unit == "%"):
+    if None not in values and (gold_unit == "%") != (answer_unit == "%"):
         # half is 50 %, and 50 where percents are asked
         scaled = values[0] / 100 if gold_unit else values[0] * 100  # type: ignore[operator]
-        return any(_numbers(text, other, undone) for text in (one, str(scaled)))
-    return same(one, other, undone)
+        return any(_numbers(text, answer_text, undone) for text in (gold_text, str(scaled)))
+    return same(gold_text, answer_text, undone)
 
 
 def _region(gold: str, answer: str, undone: bool) -> Claim | None:
-    (name, one), (other_name, other) = member(gold), member(answer)
+    (name, text), (other_name, other_text) = member(gold), member(answer)
     if name or other_name:
-        return (not name or not other_name or name == other_name) and same(one, other, undone)
+        return (not name or not other_name or name == other_name) and same(text, other_text, undone)
     texts = gold, answer
     if not any(map(is_region, texts)) or any(len(parts(text, ",;")) > 1 for text in texts):
         return None
-    ours, theirs = region(gold), region(answer)
-    if ours and theirs:
-        if ours.name and theirs.name and ours.name != theirs.name:
+    gold_region, answer_region = region(gold), region(answer)
+    if gold_region and answer_region:
+        if gold_region.name and answer_region.name and gold_region.name != answer_region.name:
             return False
-        return _match(ours.intervals, theirs.intervals, _interval)
+        return _match(gold_region.intervals, answer_region.intervals, _interval)
     (sides, signs), (other_sides, other_signs) = chain(gold), chain(answer)
-    if ours or theirs or len(signs) != len(sides) - 1 or signs != other_signs:
+    if gold_region or answer_region or len(signs) != len(sides) - 1 or signs != other_signs:
         return None if "=" in gold + answer else False
     return _ordered(sides, other_sides) if signs else None
 
@@ -235,19 +237,19 @@ def _signed(text: str, signs: str) -> str:
 def _list(gold: str, answer: str, undone: bool) -> Claim | None:
     if "=" in gold and "=" in answer:
         gold, answer = _spread(gold), _spread(answer)
-    (kind, items), (other_kind, others) = _items(gold), _items(answer)
+    (kind, items), (other_kind, other_items) = _items(gold), _items(answer)
     kinds = {kind, other_kind}
-    named = [any("=" in item for item in both) for both in (items, others)]
+    named = [any("=" in item for item in side) for side in (items, other_items)]
     if kinds == {"one"} or (kind == "one" and named[0]) or (other_kind == "one" and named[1]):
         return None
     if named == [True, False]:
         kind, items = _unnamed(kind, items)
     elif named == [False, True]:
-        other_kind, others = _unnamed(other_kind, others)
+        other_kind, other_items = _unnamed(other_kind, other_items)
     kinds = {kind, other_kind}
     if "no" in kinds or ("tuple" in kinds and kinds & {"set", "one"}):
         return False  # a pair has an order, a set has none
-    return _ordered(items, others) if "tuple" in kinds else _match(items, others, same)
+    return _ordered(items, other_items) if "tuple" in kinds else _match(items, other_items, same)
 
 
 def _spread(text: str) -> str:
@@ -261,7 +263,7 @@ def _spread(text: str) -> str:
 
 def _unnamed(kind: str, items: list[str]) -> tuple[str, list[str]]:
     """The values of `x=2, y=4` in the order of their names; kind "no" where that is not plain."""
-    pairs = [[part.strip() for part in item.partition("=")[::2]] for item in items]
+    pairs = [[side.strip() for side in item.partition("=")[::2]] for item in items]
     if _called(pairs[0][0]) and not any(right for _, right in pairs[1:]):
         return kind, [pairs[0][1], *(left for left, _ in pairs[1:])]  # (x,y)=(1,2), (2,1)
     names = [flat(left) for left, _ in pairs]
@@ -288,34 +290,30 @@ def _called(text: str) -> bool:
 
 
 def _chain(gold: str, answer: str, undone: bool) -> Claim | None:
-    ours, theirs = (parts(text, "=") for text in (gold, answer))
-    if len(ours) == len(theirs) == 1:
+    sides, other_sides = (parts(text, "=") for text in (gold, answer))
+    if len(sides) == len(other_sides) == 1:
         return None
-    if len(ours) == len(theirs) == 2 and flat(ours[0]) == flat(theirs[1]):
-        theirs.reverse()
-    for sides in (ours, theirs):
-        if (
-            len(sides) == 2
-            and NAME.fullmatch(flat(sides[1]))
-            and not NAME.fullmatch(flat(sides[0]))
-        ):
-            sides.reverse()
-    first, other = ours[0], theirs[0]
+    if len(sides) == len(other_sides) == 2 and flat(sides[0]) == flat(other_sides[1]):
+        other_sides.reverse()
+    for pair in (sides, other_sides):
+        if len(pair) == 2 and NAME.fullmatch(flat(pair[1])) and not NAME.fullmatch(flat(pair[0])):
+            pair.reverse()
+    first, other_first = sides[0], other_sides[0]
     named = bool(NAME.fullmatch(flat(first)))
-    if len(ours) > 1 and len(theirs) > 1:
-        if flat(first) == flat(other):
-            theirs = theirs[1:]
-        elif (named and NAME.fullmatch(flat(other))) or len(ours) + len(theirs) > 4:
+    if len(sides) > 1 and len(other_sides) > 1:
+        if flat(first) == flat(other_first):
+            other_sides = other_sides[1:]
+        elif (named and NAME.fullmatch(flat(other_first))) or len(sides) + len(other_sides) > 4:
             return False
         else:
             return ["equation", gold, answer]
-    elif len(ours) > 1:
+    elif len(sides) > 1:
         if not named and not inside(first, "()") and re.search(r"(?<!\\)\b[a-zA-Z]", first):
             return False
-    elif _called(other):
-        theirs = theirs[1:]
-    *before, last = theirs
-    return _all([same(ours[-1], side, True) for side in before] + [same(ours[-1], last, undone)])
+    elif _called(other_first):
+        other_sides = other_sides[1:]
+    *before, last = other_sides
+    return _all([same(sides[-1], side, True) for side in before] + [same(sides[-1], last, undone)])
 
 
 def _words(gold: str, answer: str, undone: bool) -> Claim | None:
@@ -325,22 +323,22 @@ def _words(gold: str, answer: str, undone: bool) -> Claim | None:
 
 
 def _matrix(gold: str, answer: str, undone: bool) -> Claim | None:
-    one, other = _entries(gold), _entries(answer)
-    if one is None or other is None or not re.search("matrix", gold + answer):
+    rows, other_rows = _entries(gold), _entries(answer)
+    if rows is None or other_rows is None or not re.search("matrix", gold + answer):
         return None
     if "matrix" not in gold or "matrix" not in answer:  # a column beside (1,2,3)
-        one, other = ([[entry] for row in rows for entry in row] for rows in (one, other))
-    if [len(row) for row in one] != [len(row) for row in other]:
+        rows, other_rows = ([[entry] for row in m for entry in row] for m in (rows, other_rows))
+    if [len(row) for row in rows] != [len(row) for row in other_rows]:
         return False
     return _ordered(
-        [entry for row in one for entry in row], [entry for row in other for entry in row]
+        [entry for row in rows for entry in row], [entry for row in other_rows for entry in row]
     )
 
 
 def _entries(text: str) -> list[list[str]] | None:
     """The rows of a matrix, or of a tuple as a column."""
-    if whole := re.fullmatch(r"\\begin\{matrix\}((?:(?!\\begin).)*)\\end\{matrix\}", text):
-        return [parts(row, "&") for row in whole[1].split("\\\\") if row.strip()]
+    if match := re.fullmatch(r"\\begin\{matrix\}((?:(?!\\begin).)*)\\end\{matrix\}", text):
+        return [parts(row, "&") for row in match[1].split("\\\\") if row.strip()]
     kind, items = _items(text)
     return [[item] for item in items] if kind == "tuple" else None
 

@@ -222,12 +222,12 @@ class _Reader:
         return "".join(tokens)
 
 
-def _times(one: Any, other: Any) -> Any:
-    if isinstance(one, sympy.MatrixBase) != isinstance(other, sympy.MatrixBase):
-        matrix, factor = (one, other) if isinstance(one, sympy.MatrixBase) else (other, one)
-        if matrix is one and factor.free_symbols:
+def _times(left: Any, right: Any) -> Any:
+    if isinstance(left, sympy.MatrixBase) != isinstance(right, sympy.MatrixBase):
+        matrix, factor = (left, right) if isinstance(left, sympy.MatrixBase) else (right, left)
+        if matrix is left and factor.free_symbols:
             raise Unread  # a matrix times something that may be one
-    return one * other
+    return left * right
 
 
 def _root(value: Any, degree: Any) -> Any:
@@ -277,32 +277,32 @@ def read(text: str) -> Any:
 
 def equal(gold: str, answer: str) -> bool:
     """Whether two expressions are proven to be equal for all values of their letters."""
-    one, other = read(gold), read(answer)
-    if isinstance(one, sympy.MatrixBase) or isinstance(other, sympy.MatrixBase):
-        alike = isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase)
-        return alike and one.shape == other.shape and all(map(_zero, one, other))
-    return _zero(one, other)
+    left, right = read(gold), read(answer)
+    if isinstance(left, sympy.MatrixBase) or isinstance(right, sympy.MatrixBase):
+        alike = isinstance(left, sympy.MatrixBase) and isinstance(right, sympy.MatrixBase)
+        return alike and left.shape == right.shape and all(map(_zero, left, right))
+    return _zero(left, right)
 
 
-def _zero(one: Any, other: Any) -> bool:
-    if one.has(sympy.nan, sympy.zoo, sympy.oo) or other.has(sympy.nan, sympy.zoo, sympy.oo):
-        return one == other and not one.has(sympy.nan, sympy.zoo)
-    if one == other:
+def _zero(first: Any, second: Any) -> bool:
+    if first.has(sympy.nan, sympy.zoo, sympy.oo) or second.has(sympy.nan, sympy.zoo, sympy.oo):
+        return first == second and not first.has(sympy.nan, sympy.zoo)
+    if first == second:
         return True
-    if one.is_Rational and other.is_Rational:
+    if first.is_Rational and second.is_Rational:
         return False
-    if _differ(one, other):
+    if _differ(first, second):
         return False
-    difference = sympy.expand_log(sympy.expand_func(sympy.expand(one - other)), factor=True)
+    difference = sympy.expand_log(sympy.expand_func(sympy.expand(first - second)), factor=True)
     return bool(difference == 0 or sympy.simplify(difference) == 0 or difference.equals(0) is True)
 
 
-def _differ(one: Any, other: Any) -> bool:
+def _differ(first: Any, second: Any) -> bool:
     """Whether two values are seen to be unlike, their letters being any numbers."""
-    names = sorted(one.free_symbols | other.free_symbols, key=str)
+    names = sorted(first.free_symbols | second.free_symbols, key=str)
     values = random.Random(0)
     point = {name: sympy.Rational(values.randint(11, 99), 37) for name in names}
-    left, right = (sympy.N(value.subs(point), _DIGITS) for value in (one, other))
+    left, right = (sympy.N(value.subs(point), _DIGITS) for value in (first, second))
     if not (left.is_number and right.is_number):
         return False
     size = max(abs(left), abs(right))
@@ -314,10 +314,10 @@ def same_equation(gold: str, answer: str) -> bool:
     (left, right), (other_left, other_right) = (
         [read(side) for side in parts(text, "=")] for text in (gold, answer)
     )
-    one, other = sympy.expand(left - right), sympy.expand(other_left - other_right)
-    if not one.free_symbols or not other.free_symbols:  # a statement about numbers
+    gap, other_gap = sympy.expand(left - right), sympy.expand(other_left - other_right)
+    if not gap.free_symbols or not other_gap.free_symbols:  # a statement about numbers
         return _zero(left, other_left) and _zero(right, other_right)
-    ratio = sympy.simplify(one / other)
+    ratio = sympy.simplify(gap / other_gap)
     return bool(ratio.is_number and ratio.is_finite and ratio != 0)
 
 

@@ -108,7 +108,7 @@ def tidy(text: str) -> str:
     text = re.sub(r"⦃\s*⦄", "∅", text)
     text = re.sub(r"⦃\s*\w+\s*(?:∈\s*ℝ\s*)?(?:\||\\mid|:)([^⦃⦄|]*)⦄", r"\1", text)
     if r"\begin" not in text:
-        text = "; ".join(part for part in _LINES.split(text.strip()) if part)
+        text = "; ".join(line for line in _LINES.split(text.strip()) if line)
     text = re.sub(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", _SPACING.sub(" ", text))
     text = _PLAIN.sub(lambda match: "π" if match[1] == "pi" else rf"\{match[1]} ", text)
     text = re.sub(r"\s*([=<>≤≥≠])\s*", r" \1 ", " ".join(text.split()))
@@ -170,7 +170,7 @@ def number(text: str) -> Fraction | None:
     """The exact value of a plain, mixed or repeating number, None for anything else."""
     if mixed := _MIXED.fullmatch(text):
         sign, whole, *rest = mixed.groups()
-        over, under = (int(part) for part in rest if part)
+        over, under = (int(digits) for digits in rest if digits)
         return (-1 if sign else 1) * (int(whole) + Fraction(over, under)) if under else None
     if repeating := _REPEATING.fullmatch(text):
         sign, whole, once, again = repeating.groups()

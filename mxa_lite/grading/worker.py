@@ -110,8 +110,8 @@ def main(function: str, seconds: float) -> None:
     """Says that it is ready, then answers one JSON line per JSON line, until stdin ends."""
     out, sys.stdout = sys.stdout, sys.stderr
     logging.disable(logging.CRITICAL)
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    memory = _MEMORY if most == resource.RLIM_INFINITY else min(_MEMORY, most)
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
+    memory = _MEMORY if hard_limit == resource.RLIM_INFINITY else min(_MEMORY, hard_limit)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     modules, _, name = function.partition(":")
     *_, module = map(importlib.import_module, modules.split(","))

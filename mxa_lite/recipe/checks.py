@@ -23,8 +23,8 @@ def check_model(recipe: Recipe, where: str) -> None:
     if is_path(name):
         folder = os.path.expanduser(name)
         if not os.path.isfile(os.path.join(folder, "config.json")):
-            found = "holds no config.json" if os.path.isdir(folder) else "does not exist"
-            raise InputError(f'{where}: model.name: the folder "{name}" {found}')
+            fault = "holds no config.json" if os.path.isdir(folder) else "does not exist"
+            raise InputError(f'{where}: model.name: the folder "{name}" {fault}')
     elif name != "embedded" and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         allowed = 'allowed: "embedded", an existing folder, or a Hub id "org/name"'
         raise InputError(f'{where}: model.name is "{name}"; {allowed}')
@@ -37,8 +37,8 @@ def check_name(name: str, where: str = "") -> None:
         return
     close = difflib.get_close_matches(name, names, 1)
     hint = f'; did you mean "{close[0]}"?' if close else ""
-    known = f"{', '.join(names)}, {GYM}NAME"
-    raise InputError(f"{where}task {name!r} is neither a data file nor one of: {known}{hint}")
+    choices = f"{', '.join(names)}, {GYM}NAME"
+    raise InputError(f"{where}task {name!r} is neither a data file nor one of: {choices}{hint}")
 
 
 def check_data(recipe: Recipe, where: str) -> None:
@@ -47,15 +47,15 @@ def check_data(recipe: Recipe, where: str) -> None:
     A file that cannot be looked at is missing too: its name may be too long, or not a name at all.
     """
     start = recipe.cold_start
-    wanted = {"cold_start.data": start.data if start.method == "data" else None}
+    paths = {"cold_start.data": start.data if start.method == "data" else None}
     tasks = {"task": recipe.task} | {f"task.mix[{i}]": t for i, t in enumerate(recipe.task.mix)}
     for key, task in tasks.items():
-        wanted |= {f"{key}.train": task.train, f"{key}.test": task.test}
+        paths |= {f"{key}.train": task.train, f"{key}.test": task.test}
         if isinstance(task.name, str) and task.name.lower().endswith(DATA_SUFFIXES):
-            wanted[f"{key}.name"] = task.name
+            paths[f"{key}.name"] = task.name
         elif isinstance(task.name, str):
             check_name(task.name, f"{where}: {key}: ")
-    for key, path in wanted.items():
+    for key, path in paths.items():
         if path is not None and not os.path.isfile(os.path.expanduser(path)):
             raise InputError(f'{where}: {key}: the file "{path}" does not exist')
     for key, task in tasks.items():

@@ -66,8 +66,8 @@ def _parse(text: str, where: str) -> Any:
 
 def shipped() -> list[str]:
     """Names of the recipes in the package, such as "arithmetic" or "ablations/schedule-coupled"."""
-    found = (p.relative_to(SHIPPED).with_suffix("").as_posix() for p in SHIPPED.rglob("*.yaml"))
-    return sorted(name for name in found if name.rpartition("/")[2] != "base")
+    names = (p.relative_to(SHIPPED).with_suffix("").as_posix() for p in SHIPPED.rglob("*.yaml"))
+    return sorted(name for name in names if name.rpartition("/")[2] != "base")
 
 
 def find(source: str | Path, beside: Path | None = None) -> Path:
@@ -77,8 +77,8 @@ def find(source: str | Path, beside: Path | None = None) -> Path:
     """
     name = str(source)
     beside_it = [beside / name, beside / f"{name}.yaml"] if beside else []
-    given = Path(os.path.expanduser(name))
-    for path in (*beside_it, given, given / "recipe.yaml"):
+    expanded = Path(os.path.expanduser(name))
+    for path in (*beside_it, expanded, expanded / "recipe.yaml"):
         if os.path.isfile(path):  # also false where Path.is_file raises: too long a name
             return path
     plain = name.removeprefix("recipes/").removesuffix(".yaml")
@@ -166,8 +166,8 @@ def _layers(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.split(".")):
-        value = {part: value}
+    for name in reversed(key.split(".")):
+        value = {name: value}
     return dict(value)
 
 
@@ -187,18 +187,18 @@ def packaged(name: str) -> dict[str, Any]:
 
 def smoked(recipe: Recipe, sets: Sequence[str]) -> Recipe:
     """A copy with the small numbers of `smoke.yaml`, but for what `--set` names."""
-    now, blocks = flat(recipe), [item.partition("=")[0].strip() for item in sets]
-    most = packaged("smoke")
-    free = [key for key in most if not any(_within(key, block) for block in blocks)]
-    large = [key for key in free if now[key] is None or now[key] > most[key]]
-    return override(recipe, {key: most[key] for key in large})
+    current, blocks = flat(recipe), [item.partition("=")[0].strip() for item in sets]
+    limits = packaged("smoke")
+    free = [key for key in limits if not any(_within(key, block) for block in blocks)]
+    large = [key for key in free if current[key] is None or current[key] > limits[key]]
+    return override(recipe, {key: limits[key] for key in large})
 
 
 def _apply_sets(data: dict[str, Any], sets: Sequence[str]) -> tuple[dict[str, Any], set[str]]:
     pairs: list[tuple[str, Any]] = []
     for item in sets:
         key, equals, text = item.partition("=")
-        if not equals or not all(part.isidentifier() for part in key.strip().split(".")):
+        if not equals or not all(name.isidentifier() for name in key.strip().split(".")):
             raise InputError(f'{SET} {item}: must look like "train.steps=60"')
         pairs.append((key.strip(), _parse(text, f"{SET} {item}")))
     pairs.sort(key=lambda pair: pair[0] != "gpu")  # the preset first: other keys win over it
@@ -212,13 +212,13 @@ def _fields(loc: Iterable[int | str]) -> tuple[str, list[str]]:
     """The dotted key of a pydantic location, and the keys allowed in its last known block."""
     block: Any = Recipe
     key, allowed = "", list(Recipe.model_fields)
-    for part in loc:
-        if isinstance(part, int):
-            key += f"[{part}]"
+    for field in loc:
+        if isinstance(field, int):
+            key += f"[{field}]"
         elif block is not None:  # else inside a union: the rest names pydantic's own branches
-            key = f"{key}.{part}".lstrip(".")
+            key = f"{key}.{field}".lstrip(".")
             allowed = list(block.model_fields)
-            inner = block.model_fields[part].annotation if part in allowed else None
+            inner = block.model_fields[field].annotation if field in allowed else None
             inner = getattr(inner, "__args__", (inner,))[0]
             block = inner if hasattr(inner, "model_fields") else None
     return key, allowed
@@ -260,13 +260,13 @@ def _explain(error: ValidationError, where: str, set_keys: set[str]) -> str:
         else:
             message = item["msg"].removeprefix("Value error, ").replace("Input should", "must")
             message = re.sub(r"valid dictionary or instance of \w+", "block of keys", message)
-            got = item["input"]
-            given = f", got {got!r}" if isinstance(got, str | int | float) else ""
-            text = f"{key} {message}{given}".strip()
+            value = item["input"]
+            received = f", got {value!r}" if isinstance(value, str | int | float) else ""
+            text = f"{key} {message}{received}".strip()
         source = SET if any(_within(key, k) or _within(k, key) for k in set_keys) else where
         lines.setdefault(key, f"{source}: {text}")
-    shown, more = list(lines.values())[:_MAX_SHOWN], len(lines) - _MAX_SHOWN
-    return "\n".join(shown + [f"and {more} more"] * (more > 0))
+    texts, more = list(lines.values())[:_MAX_SHOWN], len(lines) - _MAX_SHOWN
+    return "\n".join(texts + [f"and {more} more"] * (more > 0))
 
 
 def load(
@@ -294,8 +294,8 @@ def load(
         check_model(recipe, SET if "model.name" in set_keys else str(path))
     if data_files:
         check_shape(recipe, SET if set_keys & _SHAPE else str(path))
-        named = any(key.startswith(("task", "cold_start")) for key in set_keys)
-        check_data(recipe, SET if named else str(path))
+        data_is_set = any(key.startswith(("task", "cold_start")) for key in set_keys)
+        check_data(recipe, SET if data_is_set else str(path))
         check_loggers(recipe, SET if "train.report_to" in set_keys else str(path))
     return _anchored(recipe)
 
@@ -303,19 +303,19 @@ def load(
 def _anchored(recipe: Recipe) -> Recipe:
     """With whole paths, so that a stored run, and what is exported of it, works from any folder."""
 
-    def whole(path: str | None) -> str | None:
+    def absolute(path: str | None) -> str | None:
         return path and os.path.abspath(os.path.expanduser(path))
 
     def anchored(task: TaskSpec) -> TaskSpec:
-        paths: dict[str, Any] = {"train": whole(task.train), "test": whole(task.test)}
+        paths: dict[str, Any] = {"train": absolute(task.train), "test": absolute(task.test)}
         if isinstance(task.name, str) and task.name.lower().endswith(DATA_SUFFIXES):
-            paths["name"] = whole(task.name)
-        return task.model_copy(update=paths | {"mix": [anchored(part) for part in task.mix]})
+            paths["name"] = absolute(task.name)
+        return task.model_copy(update=paths | {"mix": [anchored(source) for source in task.mix]})
 
     start, model = recipe.cold_start, recipe.model
     if is_path(model.name):
-        model = model.model_copy(update={"name": whole(model.name)})
-    start = start.model_copy(update={"data": whole(start.data)})
+        model = model.model_copy(update={"name": absolute(model.name)})
+    start = start.model_copy(update={"data": absolute(start.data)})
     above = {"task": anchored(recipe.task), "model": model, "cold_start": start}
     return recipe.model_copy(update=above)
 

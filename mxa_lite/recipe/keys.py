@@ -64,8 +64,8 @@ def _unnamed(value: own.Own) -> own.Own:
 
 def _whole(value: Any) -> Any:
     """An `Own` that `model_dump` took apart, as `override` hands it back."""
-    whole = isinstance(value, dict) and value.keys() == own.Own.__dataclass_fields__.keys()
-    return own.Own(**value) if whole else value
+    is_own = isinstance(value, dict) and value.keys() == own.Own.__dataclass_fields__.keys()
+    return own.Own(**value) if is_own else value
 
 
 _AsText = PlainSerializer(str, when_used="json")
@@ -126,10 +126,10 @@ class TaskSpec(Block):
     def _is_a_source(self) -> TaskSpec:
         if not (self.name or self.train or self.mix):
             raise ValueError("needs a name, a train file or a mix")
-        if any(part.mix for part in self.mix):
+        if any(source.mix for source in self.mix):
             raise ValueError("holds a mix within a mix")
-        if other := sorted({*self.columns} - {*COLUMNS}):
-            raise ValueError(f"columns names {other[0]!r}; allowed: {', '.join(COLUMNS)}")
+        if unknown := sorted({*self.columns} - {*COLUMNS}):
+            raise ValueError(f"columns names {unknown[0]!r}; allowed: {', '.join(COLUMNS)}")
         return self
 
 
@@ -365,8 +365,8 @@ KNOBS = (
 def changes(stored: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (stored value, new value), where they differ."""
     old, fresh = flat(stored), flat(new)
-    both = {key: (old.get(key), fresh.get(key)) for key in old | fresh}
-    return {key: (was, now) for key, (was, now) in both.items() if was != now}
+    values = {key: (old.get(key), fresh.get(key)) for key in old | fresh}
+    return {key: (was, now) for key, (was, now) in values.items() if was != now}
 
 
 def diff(stored: Recipe, new: Recipe) -> str | None:

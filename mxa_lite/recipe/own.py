@@ -110,8 +110,8 @@ def read(value: str, folder: Path, where: str) -> Own | None:
     match = _REFERENCE.fullmatch(value)
     if match is None:
         return None
-    given = os.path.expanduser(match[1])
-    path = next((p for p in (folder / given, folder / FOLDER / given) if p.is_file()), None)
+    name = os.path.expanduser(match[1])
+    path = next((p for p in (folder / name, folder / FOLDER / name) if p.is_file()), None)
     if path is None:
         raise InputError(f'{where}: the file "{match[1]}" does not exist beside the recipe')
     text = read_text(path)
@@ -136,9 +136,9 @@ def files(chosen: Mapping[str, Own]) -> dict[str, Own]:
     """The files by name, each once. InputError when two have one name."""
     by_name: dict[str, Own] = {}
     for own in chosen.values():
-        other = by_name.setdefault(own.file, own)
-        if other.text != own.text:
-            raise InputError(f"{own.path} and {other.path}: two own files need two names")
+        earlier = by_name.setdefault(own.file, own)
+        if earlier.text != own.text:
+            raise InputError(f"{own.path} and {earlier.path}: two own files need two names")
     return by_name
 
 
@@ -152,11 +152,11 @@ def notice(chosen: Mapping[str, Own]) -> list[str]:
     ]
 
 
-def number(own: Own, result: Any, most: float = math.inf) -> float:
-    """A finite number: any reward, or with `most` = 1 a score in 0..1."""
+def number(own: Own, result: Any, highest: float = math.inf) -> float:
+    """A finite number: any reward, or with `highest` = 1 a score in 0..1."""
     real = isinstance(result, numeric.Real) and math.isfinite(result)
-    if not real or (most < math.inf and not 0 <= result <= most):
-        own.refuse("a number" if most == math.inf else f"a number in 0..{most:g}", result)
+    if not real or (highest < math.inf and not 0 <= result <= highest):
+        own.refuse("a number" if highest == math.inf else f"a number in 0..{highest:g}", result)
     return float(result)
 
 
@@ -184,8 +184,8 @@ def roles(own: Own, step: int) -> tuple[str, ...]:
 
 def rows(own: Own, split: str, seed: int, count: int) -> list[dict[str, Any]]:
     """At most `count` rows with `question` and `answer`; split: "train" or "test"."""
-    made = own.use(lambda function: list(itertools.islice(function(split, seed, count), count)))
-    for row in made or [None]:
+    results = own.use(lambda function: list(itertools.islice(function(split, seed, count), count)))
+    for row in results or [None]:
         if not isinstance(row, dict) or not {"question", "answer"} <= row.keys():
             own.refuse("rows with question and answer", row)
-    return made
+    return results

@@ -30,6 +30,6 @@ def machine(gpu: str | None) -> str:
     """Cores, processor and GPU in one line. gpu: its name, None without."""
     info = Path("/proc/cpuinfo")
     text = info.read_text("utf-8", "replace") if info.is_file() else ""
-    named = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
-    processor = named[1] if named else platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
+    processor = match[1] if match else platform.machine()
     return f"{os.cpu_count()} cores of {processor}, {gpu or 'no GPU'}"

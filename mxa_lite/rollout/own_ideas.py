@@ -42,8 +42,8 @@ def _prompts(file: own.Own) -> dict[str, own_prompts.Prompt]:
         names = own_prompts.chosen(file.namespace())
     except ValueError as error:
         raise InputError(f"{file.path}: {error}") from None
-    named = {name: replace(file, name=name) for name in names}
-    return {name: own_prompts.checked(name, f, f.refuse) for name, f in named.items()}
+    ideas = {name: replace(file, name=name) for name in names}
+    return {name: own_prompts.checked(name, f, f.refuse) for name, f in ideas.items()}
 
 
 def _example(name: str) -> list[Any]:
@@ -70,7 +70,7 @@ def try_all(recipe: Recipe) -> None:
             question = replace(QUESTION, text=str(rows[0]["question"]), gold=str(rows[0]["answer"]))
         elif kind == "score":
             for answer in (question.gold, "no such answer"):
-                own.number(idea, idea(question, answer), most=1.0)
+                own.number(idea, idea(question, answer), highest=1.0)
         elif kind == "prompts":
             for name, prompt in _prompts(idea).items():
                 prompt(*_example(name))

@@ -76,9 +76,9 @@ def question(rng: random.Random, steps: int) -> tuple[str, str, list[str]]:
     The start and the operands of + and - are 2 to 20, of * and / 2 to 5; every value on the way is
     1 to 199 and the last 0 to 199; divisions are exact.
     """
-    one = story(rng, steps)
-    text = " ".join([*one.sentences, f"How many {one.things}?"])
-    return text, str(one.value), one.worked
+    problem = story(rng, steps)
+    text = " ".join([*problem.sentences, f"How many {problem.things}?"])
+    return text, str(problem.value), problem.worked
 
 
 def place(text: str) -> str:

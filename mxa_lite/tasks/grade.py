@@ -88,7 +88,7 @@ class Grader:
         if not answer.strip():
             return Verdict(0.0, "empty answer")
         if score := self._scores.get(question.meta.get("score", "")):
-            return Verdict(own.number(score, score(question, answer), most=1.0), f"by {score}")
+            return Verdict(own.number(score, score(question, answer), highest=1.0), f"by {score}")
         return None if question.kind == "code" else self._math(question, answer)
 
     def _math(self, question: Question, answer: str) -> Verdict:

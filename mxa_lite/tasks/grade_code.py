@@ -75,8 +75,8 @@ def _names(source: str) -> tuple[set[str], set[str]]:
     for table in tables:
         tables += table.get_children()
     bound = {s.get_name() for s in tables[0].get_symbols() if s.is_assigned() or s.is_imported()}
-    read = {s.get_name() for t in tables for s in t.get_symbols() if s.is_global()}
-    return read - bound, bound
+    referenced = {s.get_name() for t in tables for s in t.get_symbols() if s.is_global()}
+    return referenced - bound, bound
 
 
 def _root(node: ast.AST) -> str | None:
@@ -120,8 +120,8 @@ def _asserts(question: Question, tests: list[str], answer: str) -> Grading:
     bases = {_root(node.value) for node in nodes if isinstance(node, ast.Attribute)}
     modules = {str(base) for base in bases} & sys.stdlib_module_names
     classes = {node.name for node in trees[1].body if isinstance(node, ast.ClassDef)}
-    known = {*dir(builtins)} | modules | _names(before)[1] - {question.meta.get("entry")}
-    ours = known | _names(setup)[1] - classes
+    available = {*dir(builtins)} | modules | _names(before)[1] - {question.meta.get("entry")}
+    ours = available | _names(setup)[1] - classes
     names = {name for test in (setup, *tests) for name in _names(test)[0]} - ours | classes
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     names = names or {str(_root(call)) for call in calls}  # a function called like a builtin one
@@ -132,7 +132,7 @@ def _asserts(question: Question, tests: list[str], answer: str) -> Grading:
     if "Solution" in names:
         before = f"{USUAL}\n{before}"
     imports = "".join(f"import {name}\n" for name in sorted(modules)) + before
-    sources = [_Checks(names, names | known).source(test) for test in tests]
+    sources = [_Checks(names, names | available).source(test) for test in tests]
     data = {"tests": sources, "names": sorted(names - caught), "caught": sorted(caught)}
     transcript: list[Any] = []
     results: list[Any] = []
@@ -151,8 +151,8 @@ def _asserts(question: Question, tests: list[str], answer: str) -> Grading:
         report = yield from _run(PROBE, **sides, transcript=operations)
         try:
             results = [
-                [[*operation, *value] for operation, value in zip(*both, strict=True)]
-                for both in zip(operations, report["results"], strict=True)
+                [[*operation, *value] for operation, value in zip(*pair, strict=True)]
+                for pair in zip(operations, report["results"], strict=True)
             ]
             failed_setup = f"; its setup failed: {report['setup']}" if report["setup"] else ""
         except (LookupError, TypeError, ValueError):  # the answer ended it, or wrote its report
@@ -181,9 +181,9 @@ def can_fail(test: str) -> bool:
     """
     for node in ast.walk(ast.parse(test)):
         if isinstance(node, ast.Assert):
-            shown = node.test
-            always = (isinstance(shown, ast.Tuple) and shown.elts) or (
-                isinstance(shown, ast.Constant) and shown.value
+            condition = node.test
+            always = (isinstance(condition, ast.Tuple) and condition.elts) or (
+                isinstance(condition, ast.Constant) and condition.value
             )
             if not always:
                 return True
@@ -221,10 +221,10 @@ def passes(question: Question, answer: str, all_tests: bool = False) -> Grading:
     asserts = [test for test in question.tests if isinstance(test, str)]
     pairs = [test for test in question.tests if not isinstance(test, str)]
     checks = (yield from _asserts(question, asserts, answer)) if asserts else []
-    for some in (pairs[:1], pairs[1:]):
-        if some and (all_tests or all(passed is not False for passed, _ in checks)):
-            results = yield [(answer, test["input"]) for test in some]
-            checks += [_printed(r, test["output"]) for r, test in zip(results, some, strict=True)]
+    for batch in (pairs[:1], pairs[1:]):
+        if batch and (all_tests or all(passed is not False for passed, _ in checks)):
+            results = yield [(answer, test["input"]) for test in batch]
+            checks += [_printed(r, test["output"]) for r, test in zip(results, batch, strict=True)]
         else:
-            checks += [(False, "not run, as one before it failed")] * len(some)
+            checks += [(False, "not run, as one before it failed")] * len(batch)
     return checks

@@ -51,32 +51,32 @@ def load(task: TaskSpec, seed: int, training: bool = True) -> TaskSet:
     no training questions. Raises InputError: one sentence naming the file, the task or the key.
     """
     parts = list(task.mix) or [task]
-    sets = [_load(part, task, seed, training and part.weight > 0) for part in parts]
+    sets = [_load(source, task, seed, training and source.weight > 0) for source in parts]
     tests = {question.id: question for data in sets for question in data.test}
-    whole = TaskSet([], list(tests.values()), [note for data in sets for note in data.notes])
+    combined = TaskSet([], list(tests.values()), [note for data in sets for note in data.notes])
     seen = {*tests}
-    for part, data in zip(parts, sets, strict=True):
-        if part.score is not None:
+    for source, data in zip(parts, sets, strict=True):
+        if source.score is not None:
             for question in (*data.train, *data.test):
-                question.meta["score"] = str(part.score)
+                question.meta["score"] = str(source.score)
         fresh = [question for question in data.train if question.id not in seen]
         if len(fresh) < len(data.train):
             shared = f"{len(data.train) - len(fresh)} training questions also stand elsewhere"
-            whole.notes.append(f"{part.name or part.train}: {shared}; removed")
+            combined.notes.append(f"{source.name or source.train}: {shared}; removed")
         seen |= {question.id for question in fresh}
-        whole.train += fresh
-        whole.weights += [part.weight / max(1, len(fresh))] * len(fresh)
-    if training and not whole.train:
+        combined.train += fresh
+        combined.weights += [source.weight / max(1, len(fresh))] * len(fresh)
+    if training and not combined.train:
         name = str(task.name or task.train or "mix")
-        why = f" ({'; '.join(whole.notes)})" if whole.notes else ""
+        why = f" ({'; '.join(combined.notes)})" if combined.notes else ""
         raise InputError(f"task {name!r} has no training questions{why}; give task.train")
-    total = sum(whole.weights)
-    whole.weights = [weight / total for weight in whole.weights]
-    return whole
+    total = sum(combined.weights)
+    combined.weights = [weight / total for weight in combined.weights]
+    return combined
 
 
 def _load(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet:
-    """One part; `above` is the mix it stands in, or itself."""
+    """One source; `above` is the mix it stands in, or itself."""
     limit = task.limit or above.limit
     name = task.name or ""
     if isinstance(name, own.Own) or name in GENERATED or name.startswith(GYM):
@@ -84,8 +84,8 @@ def _load(task: TaskSpec, above: TaskSpec, seed: int, training: bool) -> TaskSet
     name, train, test = _places(task)
     hold_out = not test and (train not in sources.PLACES or task is above)
     notes: list[str] = []
-    most = ceil(limit / (1 - task.held_out)) if limit and hold_out else limit
-    learn = _questions(task, name, train, notes, most) if train and (training or hold_out) else []
+    cap = ceil(limit / (1 - task.held_out)) if limit and hold_out else limit
+    learn = _questions(task, name, train, notes, cap) if train and (training or hold_out) else []
     report = _questions(task, name, test, notes, limit) if test else []
     if hold_out:
         learn.sort(key=lambda question: question.id)
@@ -112,21 +112,21 @@ def _places(task: TaskSpec) -> tuple[str, str | None, str | None]:
 def check_files(task: TaskSpec) -> list[str]:
     """Read the local files of a task as a run would; the notes on them. Raises InputError."""
     notes: list[str] = []
-    for part in task.mix or [task]:
-        if not isinstance(part.name, own.Own):
-            name, *places = _places(part)
+    for source in task.mix or [task]:
+        if not isinstance(source.name, own.Own):
+            name, *places = _places(source)
             for place in places:
                 if place and place not in sources.PLACES:
-                    _questions(part, name, place, notes, part.limit or task.limit)
+                    _questions(source, name, place, notes, source.limit or task.limit)
     return notes
 
 
 def _questions(
-    task: TaskSpec, name: str, place: str, notes: list[str], most: int | None
+    task: TaskSpec, name: str, place: str, notes: list[str], limit: int | None
 ) -> list[Question]:
-    """Questions of a local file or of a split on the Hub; most: what is read of them."""
+    """Questions of a local file or of a split on the Hub; limit: how many are read."""
     rows: Rows = sources.from_hub(name, place) if place in sources.PLACES else read(place)
-    if most is None and place not in sources.PLACES:
+    if limit is None and place not in sources.PLACES:
         rows, sampled = sample(place)
         notes += sampled
     by_shape = partial(sources.by_shape, kind=task.kind)
@@ -134,7 +134,7 @@ def _questions(
     if place not in sources.PLACES and (task.columns or task.kind == "math"):
         convert = partial(sources.generic, columns=task.columns, kind=task.kind)
     label = name or Path(place).stem
-    questions, bad = collect(rows, lambda row: replace(convert(row), task=label), place, most)
+    questions, bad = collect(rows, lambda row: replace(convert(row), task=label), place, limit)
     notes += bad
     return questions
 
@@ -158,8 +158,8 @@ def _made_up(task: TaskSpec, seed: int, limit: int | None, training: bool) -> Ta
             rows = _rows(str(name), split, start, count)
         questions, notes = collect(rows, convert, f"{name}, {split}")
         data.notes += notes if isinstance(name, own.Own) else []
-        named = [replace(question, task=str(name)) for question in questions]
-        (data.train if split == "train" else data.test).extend(named)
+        labelled = [replace(question, task=str(name)) for question in questions]
+        (data.train if split == "train" else data.test).extend(labelled)
     return data
 
 
@@ -171,8 +171,8 @@ def _rows(name: str, split: str, seed: int, count: int) -> Rows:
     place = "tune" if tune and split == "test" else split
     rows: Iterator[Row]
     if base == "stories":
-        made = stories.stream(place, seed)
-        rows = ({"text": p.text, "gold": p.gold, "kind": p.kind} for p in made)
+        problems = stories.stream(place, seed)
+        rows = ({"text": p.text, "gold": p.gold, "kind": p.kind} for p in problems)
     else:
         module = {"sums": sums, "arithmetic": arithmetic}[base]
         rows = ({"text": text, "gold": gold} for text, gold, *_ in module.stream(place, seed))

@@ -51,19 +51,19 @@ def sample(path: str) -> tuple[Rows, list[str]]:
 
     Raises InputError as `read` does.
     """
-    kept: list[tuple[int, int, Row | str | None]] = []
+    chosen: list[tuple[int, int, Row | str | None]] = []
     total, highest = 0, 1 << 32
     for number, row in _unparsed(path):
         total += 1
         hashed = zlib.crc32(str(row).encode("utf-8", "replace"))
         if hashed <= highest:
-            kept.append((hashed, number, row))
-        if len(kept) > 2 * MOST:
-            kept = sorted(kept, key=itemgetter(0, 1))[:MOST]
-            highest = kept[-1][0]
-    kept = sorted(sorted(kept, key=itemgetter(0, 1))[:MOST], key=itemgetter(1))
+            chosen.append((hashed, number, row))
+        if len(chosen) > 2 * MOST:
+            chosen = sorted(chosen, key=itemgetter(0, 1))[:MOST]
+            highest = chosen[-1][0]
+    chosen = sorted(sorted(chosen, key=itemgetter(0, 1))[:MOST], key=itemgetter(1))
     notes = [f"{path}: {MOST:,} of {total:,} rows, chosen by hash; task.limit=N takes the first N"]
-    return ((number, _parsed(row)) for _, number, row in kept), notes * (total > MOST)
+    return ((number, _parsed(row)) for _, number, row in chosen), notes * (total > MOST)
 
 
 def _unparsed(path: str) -> Iterator[tuple[int, Row | str | None]]:
@@ -104,12 +104,12 @@ def _parsed(row: Row | str | None) -> Row | None:
 
 
 def collect(
-    rows: Rows, convert: Callable[[Row], Question], label: str, most: int | None = None
+    rows: Rows, convert: Callable[[Row], Question], label: str, limit: int | None = None
 ) -> tuple[list[Question], list[str]]:
     """Usable questions, and notes: rows left out (malformed, empty, doubled, over-long), and
     answers that hardly any reply will match.
 
-    label: how messages name the source. most: no further row is read than for so many questions.
+    label: how messages name the source. limit: no further row is read than for so many questions.
     Raises InputError when no row is usable.
     """
     questions: dict[str, Question] = {}
@@ -122,7 +122,7 @@ def collect(
             if question.id in questions:
                 raise BadRow("repeats an earlier question")
             questions[question.id] = question
-            if len(questions) == most:
+            if len(questions) == limit:
                 break
         except BadRow as error:
             left_out[str(error)].append(number)

@@ -79,8 +79,8 @@ def generic(row: Row, columns: dict[str, str], kind: str | None = None) -> Quest
     """A row of a file with the usual column names, or with those given as our name -> column."""
 
     def cell(name: str, *usual: str) -> Any:
-        found = columns.get(name) or next((other for other in usual if other in row), name)
-        return row[found]
+        column = columns.get(name) or next((key for key in usual if key in row), name)
+        return row[column]
 
     text = cell("question", "question", "problem", "prompt", "text")
     if kind == "code" or (kind is None and ("tests" in columns or {"tests", "test_list"} & {*row})):
@@ -102,9 +102,9 @@ def _form(text: str, tests: list[Any]) -> str:
         return "" if "input" in text.lower() else _STDIN
     tree = ast.parse(tests[0])
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - _BUILTINS
-    named = names & {call or quoted for call, quoted in _NAMED.findall(text)}
+    mentioned = names & {call or quoted for call, quoted in _NAMED.findall(text)}
     lone = len(tree.body) == 1 and isinstance(tree.body[0], ast.Assert)
-    return f"\nExample: {tests[0]}" if lone and not named else ""
+    return f"\nExample: {tests[0]}" if lone and not mentioned else ""
 
 
 _problem = partial(generic, columns={}, kind="math")
@@ -152,9 +152,9 @@ def _apps(row: Row) -> Question:
 
 def _contests(row: Row) -> Question:
     tests = []
-    for part in ("public_tests", "private_tests", "generated_tests"):
-        given, printed = ((row.get(part) or {}).get(key, []) for key in ("input", "output"))
-        tests += [{"input": i, "output": o} for i, o in zip(given, printed, strict=True)]
+    for column in ("public_tests", "private_tests", "generated_tests"):
+        inputs, outputs = ((row.get(column) or {}).get(key, []) for key in ("input", "output"))
+        tests += [{"input": i, "output": o} for i, o in zip(inputs, outputs, strict=True)]
     return code(row["description"], tests, _STDIN)
 
 
@@ -178,11 +178,11 @@ def _livecodebench(row: Row) -> Question:
     name = json.loads(row.get("metadata") or "{}").get("func_name")
     if not name:
         return code(row["question_content"], tests, _STDIN)
-    read = [
+    pairs = [
         ([json.loads(arg) for arg in test["input"].split("\n") if arg], json.loads(test["output"]))
         for test in tests
     ]
-    return _calls(row["question_content"], row["starter_code"], name, read)
+    return _calls(row["question_content"], row["starter_code"], name, pairs)
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ def problem(rng: random.Random, kind: str) -> Problem:
     """A problem of a kind. Every value on the way, the sum of two stories too, is 1 to 199."""
     if kind == "together":
         return _together(rng)
-    one = story(rng, rng.choice((2, 3) if kind == "short" else (6, 7)))
-    text = " ".join([*one.sentences, f"How many {one.things}?"])
-    return Problem(kind, text, str(one.value), one.worked, [one])
+    single = story(rng, rng.choice((2, 3) if kind == "short" else (6, 7)))
+    text = " ".join([*single.sentences, f"How many {single.things}?"])
+    return Problem(kind, text, str(single.value), single.worked, [single])
 
 
 def _together(rng: random.Random) -> Problem:
@@ -47,9 +47,9 @@ def _together(rng: random.Random) -> Problem:
         second = story(rng, steps[1], names[1], first.things)
         if 0 < first.value != second.value > 0 and first.value + second.value <= LARGEST:
             break
-    worked, gold, asked = joined(rng.choice("+-"), first.value, second.value, first.things)
-    lines = [" ".join(one.sentences) for one in (first, second)]
-    text = "\n".join([*lines, asked])
+    worked, gold, question = joined(rng.choice("+-"), first.value, second.value, first.things)
+    lines = [" ".join(half.sentences) for half in (first, second)]
+    text = "\n".join([*lines, question])
     return Problem("together", text, gold, [*first.worked, *second.worked, worked], [first, second])
 
 
@@ -58,8 +58,8 @@ def joined(sign: str, a: int, b: int, things: str) -> tuple[str, str, str]:
     if sign == "+":
         return f"{a}+{b}={a + b}", str(a + b), f"How many {things} together?"
     large, small = max(a, b), min(a, b)
-    asked = f"How many more {things} has one of them?"
-    return f"{large}-{small}={large - small}", str(large - small), asked
+    question = f"How many more {things} has one of them?"
+    return f"{large}-{small}={large - small}", str(large - small), question
 
 
 def stream(split: str, seed: int) -> Iterator[Problem]:

@@ -38,7 +38,7 @@ _NUMBER = re.compile(r"([-+]?)\(?(-?(?:\d+\.?\d*|\.\d+))\)?(?:/\(?(-?\d+\.?\d*)\
 
 def last_boxed(text: str) -> str | None:
     r"""Content of the last complete `\boxed{}`, braces balanced; the inner one of two nested."""
-    best: tuple[int, int] | None = None
+    span: tuple[int, int] | None = None
     opened: list[int | None] = []  # where a box's content starts, None for a plain brace
     for match in _BRACES.finditer(text):
         if match[1]:
@@ -47,9 +47,9 @@ def last_boxed(text: str) -> str | None:
             opened.append(None)
         elif match[2] and opened:
             start = opened.pop()
-            if start is not None and (best is None or start > best[0]):
-                best = (start, match.start())
-    return text[best[0] : best[1]].strip() if best else None
+            if start is not None and (span is None or start > span[0]):
+                span = (start, match.start())
+    return text[span[0] : span[1]].strip() if span else None
 
 
 def _last_block(text: str, tag: str) -> str | None:
@@ -70,10 +70,10 @@ def fences(text: str) -> list[tuple[str, str]]:
         pairs = zip(parts[1::4], parts[2::4], strict=True)
         return [(language.lower(), body.strip("\n").rstrip()) for language, body in pairs]
     blocks = []
-    for part in text.split("```")[1::2]:
-        language, newline, body = part.partition("\n")
+    for block in text.split("```")[1::2]:
+        language, newline, body = block.partition("\n")
         named = newline and re.fullmatch(r"[\w+-]*\s*", language)
-        blocks.append((language.strip().lower(), body.rstrip()) if named else ("", part.strip()))
+        blocks.append((language.strip().lower(), body.rstrip()) if named else ("", block.strip()))
     return blocks
 
 
@@ -176,8 +176,8 @@ def extract_script(reply: str) -> str | None:
     would take for one, so that its error can be told.
     """
     text = reply.rpartition("</think>")[2]
-    if whole := _scripts(text):
-        return whole[-1]
+    if scripts := _scripts(text):
+        return scripts[-1]
     if last := _unfenced(_last_block(text, "code")):
         return last
     blocks = fences(text)

@@ -205,21 +205,21 @@ def fenced(script: str) -> str:
 
 
 def examples(
-    question: str, kind: str, shown: Sequence[str] = SHOWN, pick: int = 0, asked: str = ""
+    question: str, kind: str, patterns: Sequence[str] = SHOWN, pick: int = 0, required: str = ""
 ) -> list[Message]:
     """The prompt of a designer that was never taught: the language, and an example script of each
-    pattern in `shown` as a turn of the chat. `asked`: the pattern to write, else it may choose.
+    pattern in `patterns` as a turn of the chat. `required`: the one to write, else it may choose.
 
     Instruct models solve a question that stands alone, whatever the system part says.
     """
     messages = [{"role": "system", "content": LANGUAGE}]
-    for number, pattern in enumerate(shown):
+    for number, pattern in enumerate(patterns):
         text = _EXAMPLES[kind][number % len(_EXAMPLES[kind])]
         messages += [
-            {"role": "user", "content": _ordered(text, pattern if asked else "")},
+            {"role": "user", "content": _ordered(text, pattern if required else "")},
             {"role": "assistant", "content": example(pattern, kind, pick + number)},
         ]
-    return [*messages, {"role": "user", "content": _ordered(question, asked)}]
+    return [*messages, {"role": "user", "content": _ordered(question, required)}]
 
 
 def _ordered(question: str, pattern: str) -> str:
