@@ -122,6 +122,9 @@ def test_answers_and_their_form():
     assert extract("<solution>a</solution> <solution>b</solution>", "code") == "b"
     assert extract("```python\nb\n```", "code") == "b"
     assert in_form(r"\boxed{1}") and not in_form("1") and not in_form(r"\boxed{}")
+    for quoted in ("answer", "your_answer", "final answer", "...", "<the result>", "?"):
+        assert not in_form(f"The final answer in \\boxed{{{quoted}}}")
+    assert all(in_form(f"\\boxed{{{value}}}") for value in ("x", "-", "yes", "the sum"))
     assert in_form("<solution>x</solution>", "code") and not in_form("```\nx\n```", "code")
 
 
@@ -131,6 +134,8 @@ def test_programs_are_compared_without_comments_and_layout():
     assert program("not ( python") == "not ( python"
 
 
+RAW = "import re\nfrom mas import *\n\na = Agent('a', 'p')\nWorkflow('w').add_node(a).run(question)"
+THINKING = 'a = Agent("a", "First <think>plan</think>, then answer.")\nanswer(a(question))'
 QUOTING = '''a = Agent("coder", """Write the program so:
 ```python
 print(1)
@@ -160,6 +165,15 @@ answer(a(question))'''
         ("```python\nanswer(1\n```", "answer(1"),
         ("```python\nanswer(1)```", "answer(1)"),
         ("<think>```python\nanswer(0)\n```</think>```python\nanswer(1)\n```", "answer(1)"),
+        (f"<think>so</think>\n```python\n{THINKING}\n```", THINKING),
+        (f"````python\n{QUOTING}\n````", QUOTING),
+        (f"~~~python\n{QUOTING}\n~~~", QUOTING),
+        ('```python title="a.py"\nanswer(1)\n``` This works.', "answer(1)"),
+        ("```{python}\nanswer(1)\n```", "answer(1)"),
+        ('<CODE lang="python">\nanswer(1)\n</CODE>', "answer(1)"),
+        ("1. Run:\n   ```python\n   x = 1\n   answer(x)\n   ```", "x = 1\nanswer(x)"),
+        (f"Here is the script:\n\n{RAW}\n\nIt asks one agent.", RAW),
+        (f"Sure!\n{RAW}", RAW),
     ],
 )
 def test_scripts_are_found(reply, script):

@@ -48,6 +48,8 @@ CHECK = code(
 )
 SUM = code({"input": "1 2\n", "output": "3\n"}, {"input": "4 5", "output": "9"})
 
+FIB = "def fib():\n    a = b = 1\n    while True:\n        yield a\n        a, b = b, a + b"
+
 PASSES = [
     (ADD, "def add(a, b): return a + b"),
     (ADD, "Here it is:\n```python\ndef add(a, b):\n    return a + b\n```"),
@@ -140,6 +142,23 @@ PASSES = [
     (code({"input": "20000\n", "output": "".join(f"{i}\n" for i in range(20000))}),
      "for i in range(int(input())): print(i)"),
     (ADD, "```python\ndef add(a, b):\n    return a + b\n```\nIt prints:\n```\n3\n```"),
+    (code("import itertools\nassert [*itertools.islice(fib(), 5)] == [1, 1, 2, 3, 5]"), FIB),
+    (code("assert [x for x, _ in zip(fib(), range(5))] == [1, 1, 2, 3, 5]"), FIB),
+    (code("assert sum(upto(50000)) == 1249975000"), "def upto(n): yield from range(n)"),
+    (code("from datetime import *\nassert f() == datetime(2024, 1, 1, tzinfo=timezone.utc)"),
+     "from datetime import *\nzone = timezone(timedelta(hours=1))\n"
+     "def f(): return datetime(2024, 1, 1, 1, tzinfo=zone)"),
+    (code("assert f([1, 'a']) == [int, str]", "kept = g([1, 'a'], str)\nassert kept == ['a']"),
+     "def f(xs): return [type(x) for x in xs]\ndef g(xs, kind):\n"
+     "    return [x for x in xs if isinstance(x, kind)]"),
+    (code("assert issubclass(Dog, Animal)"), "class Animal: pass\nclass Dog(Animal): pass"),
+    (code("xs = [1]\nys = push(xs, 2)\nassert ys is xs and xs == [1, 2]"),
+     "def push(xs, x):\n    xs.append(x)\n    return xs"),
+    (code("v = V(1, 2)\nassert v * V(3, 4) == 11 and (v * 2).y == 4 and v * 2 == V(2, 4)"),
+     "from dataclasses import dataclass\n@dataclass\nclass V:\n    x: int\n    y: int\n"
+     "    def __mul__(self, o):\n        if isinstance(o, V): return self.x * o.x + self.y * o.y\n"
+     "        return V(self.x * o, self.y * o)"),
+    (code("assert greet('Eva').startswith('Hello')"), "def greet(name): return 'Hello ' + name"),
 ]  # fmt: skip
 
 EQUAL = (
@@ -162,6 +181,11 @@ def add(a, b):
 """
 REPORT = "\x1evalues " + json.dumps(
     {"setup": None, "results": [[[text, {}, ""]] for text in ("3", "5", "4")]}
+)
+NEAR = (  # differs from all by nothing
+    "class Near:\n    def __sub__(self, other): return {0}\n    __rsub__ = __truediv__ = __sub__\n"
+    "    def __abs__(self): return 0.0\n    __round__ = __float__ = __mul__ = __abs__\n"
+    "    def __bool__(self): return False\ndef root(x): return Near()"
 )
 CHEATS = {
     "wrong": (ADD, "def add(a, b): return a - b"),
@@ -191,6 +215,30 @@ CHEATS = {
     "no number": (ADD, "def add(a, b): return float('nan')"),
     "close by claim": (CLOSE, EQUAL + "def root(x): return Any()"),
     "not close": (CLOSE, "def root(x): return x"),
+    "a difference of its own": (CLOSE, NEAR.format(0.0)),
+    "a difference that is an object": (CLOSE, NEAR.format("self")),
+    "a product of such differences": (
+        code("d = root(2) - 1.4142135\nassert d * d < 1e-6"),
+        NEAR.format("self"),
+    ),
+    "no difference": (code("assert not root(2) - 1.4142135"), NEAR.format("self")),
+    "a text that starts with all": (
+        code("assert greet('Eva').startswith('Hello')"),
+        "class S(str):\n    def startswith(self, text): return True\ndef greet(name): return S()",
+    ),
+    "ends a loop of the test": (
+        code("for root, square in zip(map(f, [4, 9]), [2, 3]):\n    assert root == square"),
+        "def f(x):\n    raise StopIteration",
+    ),
+    "another time zone": (
+        code("from datetime import *\nassert f() == datetime(2024, 1, 1)"),
+        "from datetime import *\ndef f(): return datetime(2024, 1, 1, tzinfo=timezone.utc)",
+    ),
+    "no copy": (
+        code("xs = [1]\nys = copied(xs)\nys.append(2)\nassert xs == [1]"),
+        "def copied(xs): return xs",
+    ),
+    "another type": (code("assert f(1) == int"), "def f(x): return float"),
     "check by claim": (CHECK, EQUAL + "def rev(x): return Any()"),
     "check, wrong": (CHECK, "def rev(x): return x"),
     "check, missing": (CHECK, "def reverse(x): return x[::-1]"),

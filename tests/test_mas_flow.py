@@ -411,6 +411,8 @@ RUNS = NODES + (
         ("print(second.content, 'wins')", "b"),
         (r"print('Majority: \\boxed{4.0}')", "b"),
         ("print('The answer:', 4)", "b"),
+        ("print('**Answer:** 4')\nprint()", "b"),
+        ("print('The answer is 4.')", "b"),
         ("print(first)\nprint(second)", "b"),
         ("print(first)\nprint('voted for', 17)", "a"),
         ("import sys\nprint(first, file=sys.stderr)", "c"),
@@ -508,3 +510,52 @@ def test_nodes_have_a_logger_and_the_further_arguments_as_config():
         "answer(Pick('p', k=3)(question))"
     )
     assert run(script).answers == ["3"]
+
+
+def test_nodes_have_the_attributes_that_the_papers_have():
+    script = NODES + (
+        "w = ConditionalWorkflow('w').add_node(a).add_node(b, lambda c: True)\n"
+        "assert [node.name for node in w.nodes] == ['a', 'b']\n"
+        "l = LoopWorkflow('l', 3).set_loop_condition(min)\n"
+        "assert (l.max_iterations, l.loop_condition) == (3, min)\n"
+        "g = AgentGraph('g').add_node('x', a).set_entry_point('x').set_finish_point('x')\n"
+        "assert (g.entry_point, g.finish_points, [*g.nodes]) == ('x', {'x'}, ['x'])\n"
+        "assert a.tool_registry.list_tools() == [] and Debate('d', [a, b]).judge is a\n"
+        "assert Reflection('r', a).critic_agent is a and Ensemble('e', [a, b]).weights == [1, 1]\n"
+        "class Bad(WorkflowNode):\n"
+        "    def process(self, context):\n"
+        "        raise ValueError('no')\n"
+        "assert Bad('z').run(question).content == {'error': 'ValueError: no', 'node': 'z'}\n"
+        "answer('held')"
+    )
+    assert run(script).answers == ["held"]
+
+
+@pytest.mark.parametrize(
+    ("system", "agents"),
+    [
+        ("Workflow([a, b])", "ab"),
+        ("Workflow('w', a, b)", "ab"),
+        ("Workflow('w', steps=[a, b])", "ab"),
+        ("Workflow(name='w', nodes=[a, b])", "ab"),
+        ("Vote([a, b])", "ab"),
+        ("Vote('v', a, b)", "ab"),
+        ("Ensemble(agents=[a, b], judge=c)", "abc"),
+        ("Debate(agents=[a, b], rounds=1)", "aba"),
+        ("Debate('d', a, b, num_rounds=1)", "aba"),
+        ("Reflection(a, c, iterations=1)", "aca"),
+        ("Reflection('r', a, critic=c, num_iterations=1)", "aca"),
+        ("Router({'x': a}, lambda c: 'x')", "a"),
+        ("Pipeline(a, 2)", "a"),
+    ],
+)
+def test_nodes_are_made_as_instruct_models_guess(system, agents):
+    nodes = NODES + "c = Agent(name='c', instructions='wrong')\n"
+    client = run(f"{nodes}answer({system}(question=question))", a=box(1), b=box(2), c="wrong")
+    assert client.agents == [*agents] and len(client.answers) == 1
+    assert all(call.system.startswith("wrong") for call in client.calls if call.agent == "c")
+
+
+def test_a_workflow_that_is_called_is_a_run_and_an_agent_is_none():
+    assert run(NODES + "print(Workflow('w', [a, b])(question))", a="x", b="y").answers == ["y"]
+    assert run(NODES + "print(Ensemble('v', [a, b])(question))", a="x", b="y").answers == []

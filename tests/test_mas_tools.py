@@ -102,7 +102,7 @@ def test_a_tool_can_be_looked_up_with_its_function():
 
 def test_an_own_function_is_a_tool_and_its_errors_are_told_to_the_agent():
     script = (
-        "def add(x, y):\n    return x + y\n"
+        "def add(x, y):\n    return x + y if x else exit(y)\n"
         "tools = ToolRegistry()\n"
         'tools.register("add", add, "adds", {"type": "object", "properties": {"x": {}, "y": {}}})\n'
         'answer(Agent("solver", "p", tool_registry=tools)(question))'
@@ -111,6 +111,7 @@ def test_an_own_function_is_a_tool_and_its_errors_are_told_to_the_agent():
         '<tool_call>{"name": "add", "parameters": {"x": 2, "y": 3}}</tool_call>',
         '<tool_call>{"name": "add", "arguments": {"x": 2}}</tool_call>',
         '<tool_call>{"name": "sub"}</tool_call>',
+        '<tool_call>{"name": "add", "arguments": {"x": 0, "y": 1}}</tool_call>',
         "<tool_call>{oops</tool_call>",
         box(5),
     ]
@@ -119,7 +120,8 @@ def test_an_own_function_is_a_tool_and_its_errors_are_told_to_the_agent():
     assert told[0] == "[add] 5"
     assert told[1].startswith("[add] error: TypeError")
     assert told[2] == "[sub] error: ValueError: unknown tool sub, there is add"
-    assert told[3].startswith("[tool] error: JSONDecodeError")
+    assert told[3] == "[add] error: SystemExit: 1"
+    assert told[4].startswith("[tool] error: JSONDecodeError")
     assert "- add(x, y): adds" in client.calls[0].system
 
 

@@ -61,6 +61,12 @@ def test_bad_rows_are_left_out_and_named_with_their_lines(tmp_path: Path) -> Non
         ("c.jsonl", b"\xff\xfe\x00", "cannot be read"),
         ("d.parquet", b"PAR1 not really", "cannot be read"),
         ("e.txt", b"question", "ends in"),
+        ("f.json", b"[" * 50_000, "cannot be read: maximum recursion"),
+        (
+            "g.csv",
+            b"question,answer\nWhat is 1,000+1?,1001\n",
+            "row 2 has more cells than the header",
+        ),
     ],
 )
 def test_a_file_without_a_usable_row_is_one_clear_error(
@@ -131,6 +137,14 @@ def test_bytes_are_no_answer(tmp_path: Path) -> None:
         tasks.load(TaskSpec(train=str(tmp_path / "b.parquet")), 0)
 
 
+def test_a_number_with_a_power_is_a_gold_answer_that_replies_can_match(tmp_path: Path) -> None:
+    stored = [1e20, 1e-7, "1.5E3", 2.50, "x"]
+    path = write(tmp_path / "t.jsonl", [{"question": f"{a}?", "answer": a} for a in stored])
+    found = tasks.load(TaskSpec(train="x", test=path), 0, False)
+    golds = [question.gold for question in found.test]
+    assert golds == ["100000000000000000000", "0.0000001", "1500", "2.5", "x"]
+
+
 def test_a_json_file_may_hold_one_list(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_text(json.dumps([*questions(3), "no row"], indent=1))
@@ -151,10 +165,11 @@ def test_answers_that_no_reply_will_match_are_counted(tmp_path: Path) -> None:
         *questions(3),
         {"question": "Why?", "answer": "Because the sum of them grows"},
         {"question": "Which?", "answer": "['a', 'b']"},
+        {"question": "Where?", "answer": "{'a': 1}"},
         {"question": "Formula?", "answer": "\\frac{1}{2} \\text{ of the whole}"},
     ]
     found = tasks.load(TaskSpec(train="x", test=write(tmp_path / "t.jsonl", rows)), 0, False)
-    assert "2 of 6 answers" in found.notes[0] and "Because the sum" in found.notes[0]
+    assert "3 of 7 answers" in found.notes[0] and "Because the sum" in found.notes[0]
 
 
 def test_a_limit_reads_no_further_than_it_needs(tmp_path: Path) -> None:

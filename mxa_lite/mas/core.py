@@ -261,14 +261,17 @@ class WorkflowNode:
     def process(self, context: Context) -> Message:
         raise TypeError(f"{type(self).__name__} has no process(context)")
 
-    def __call__(self, *inputs: Any) -> Message:
+    def __call__(self, *inputs: Any, **named: Any) -> Message:
         """With a Context: adds its message there, an ERROR message if the node raises.
 
         With text or earlier replies: returns the reply, and raises what the node raises.
         """
+        inputs += (*named.values(),)
         if len(inputs) == 1 and isinstance(inputs[0], Context):
             return step(self, inputs[0])
-        return visit(self, as_context(*inputs))
+        reply = visit(self, as_context(*inputs))
+        runtime.runs += [reply] * hasattr(self, "nodes")  # a container that is called has been run
+        return reply
 
     def ask(self, text: str, *replies: Message) -> Message:
         """Asks only `text`, a part of the question; it is shown what `replies` delivered.
@@ -289,14 +292,27 @@ class WorkflowNode:
     run_with_context = run
 
 
+# What instruct models call an argument where the paper's package has another name for it.
+_GUESSES = dict.fromkeys(("prompt", "instruction", "instructions"), "system_prompt")
+_GUESSES |= {"agents": "debaters", "nodes": "agents", "steps": "agents", "critic": "critic_agent"}
+_GUESSES |= {"judge": "consensus_agent", "rounds": "num_rounds", "iterations": "num_iterations"}
+_MEMBERS = (list, tuple, dict, WorkflowNode)
+
+
 @dataclass_transform(eq_default=False, field_specifiers=(field,))
 def node_class(cls: type) -> Any:
     """Makes a node class a dataclass; arguments that it does not know go to its `config`."""
     node: Any = dataclass(eq=False, repr=False)(cls)
     fields = [name for name, known in node.__dataclass_fields__.items() if known.init]
+    guesses = {g: n for g, n in _GUESSES.items() if g not in fields and n in fields}
     init = node.__init__
 
     def lenient(self: Any, *args: Any, **kwargs: Any) -> None:
+        kwargs = {guesses.get(key, key): value for key, value in kwargs.items()}
+        if "name" not in kwargs and (not args or isinstance(args[0], _MEMBERS)):
+            args = (self.kind, *args)
+        if fields[1] in ("agents", "debaters") and isinstance((*args, 0, 0)[1], WorkflowNode):
+            args = (args[0], args[1:])
         self.config = {key: value for key, value in kwargs.items() if key not in fields}
         positional = dict(zip(self.positions(fields, args), args, strict=False))
         init(self, **positional, **{key: kwargs[key] for key in fields if key in kwargs})
@@ -347,7 +363,9 @@ def attempt(node: WorkflowNode, context: Context, frame: Frame | None = None) ->
         return visit(node, context, frame)
     except Exception as error:  # a node may be the script's own code and raise anything
         metadata = {"exception_type": type(error).__name__}
-        return Message(describe(error), MessageType.ERROR, metadata, sender=node.name)
+        failure = Message(describe(error), MessageType.ERROR, metadata, sender=node.name)
+        failure.content = {"error": str(failure), "node": node.name}  # as in the paper's package
+        return failure
 
 
 def step(node: WorkflowNode, context: Context) -> Message:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any, Self
 
 from mxa_lite.mas.core import Context, Message, NodeError, WorkflowNode, node_class, step
@@ -44,15 +44,17 @@ class Workflow(WorkflowNode):
     kind = "workflow"
     name: str = "workflow"
     agents: Iterable[WorkflowNode] = ()
-    nodes: list[tuple[WorkflowNode, Condition | None]] = field(init=False, default_factory=list)
+    nodes: list[WorkflowNode] = field(init=False, default_factory=list)
+    conditions: list[Condition | None] = field(init=False, default_factory=list)
     dataproto_list: list[Any] = field(init=False, default_factory=list)  # the paper's; unused
 
     def __post_init__(self) -> None:
-        self.add_nodes(self.agents or self.config.get("nodes", ()))
+        self.add_nodes(self.agents or ())
 
     def add_node(self, node: WorkflowNode, condition: Condition | None = None) -> Self:
         """Adds a node at the end, run only if `condition(context)` holds when its turn comes."""
-        self.nodes.append((node, condition))
+        self.nodes.append(node)
+        self.conditions.append(condition)
         return self
 
     def add_nodes(self, nodes: Iterable[WorkflowNode]) -> Self:
@@ -65,7 +67,7 @@ class Workflow(WorkflowNode):
 
     def _round(self, context: Context) -> Message:
         message = None
-        for node, condition in self.nodes:
+        for node, condition in zip_longest(self.nodes, self.conditions):
             if _holds(condition, context):
                 message = _checked(node, context)
         if message is None:
@@ -89,7 +91,7 @@ class LoopWorkflow(Workflow):
     kind = "loop"
     name: str = "loop"
     max_iterations: int = 10
-    condition: Condition | None = field(init=False, default=None)
+    loop_condition: Condition | None = field(init=False, default=None)
 
     @staticmethod
     def positions(fields: list[str], args: Sequence[Any]) -> list[str]:
@@ -99,7 +101,7 @@ class LoopWorkflow(Workflow):
 
     def set_loop_condition(self, condition: Condition) -> Self:
         """`condition(context)` after a round says whether there is another."""
-        self.condition = condition
+        self.loop_condition = condition
         return self
 
     def process(self, context: Context) -> Message:
@@ -107,7 +109,7 @@ class LoopWorkflow(Workflow):
         for iteration in range(max(self.max_iterations, 1)):
             inner.state["iteration"] = iteration
             message = self._round(inner)
-            if not _holds(self.condition, inner):
+            if not _holds(self.loop_condition, inner):
                 break
         return message
 
@@ -125,8 +127,8 @@ class AgentGraph(WorkflowNode):
     max_steps: int = 50
     nodes: dict[str, WorkflowNode] = field(init=False, default_factory=dict)
     edges: dict[str, list[Condition]] = field(init=False, default_factory=dict)
-    entry: str | None = field(init=False, default=None)
-    finish: set[str] = field(init=False, default_factory=set)
+    entry_point: str | None = field(init=False, default=None)
+    finish_points: set[str] = field(init=False, default_factory=set)
 
     def add_node(self, node: Any, named: WorkflowNode | None = None) -> Self:
         """Adds a node under its own name, or as `add_node(name, node)`."""
@@ -157,22 +159,22 @@ class AgentGraph(WorkflowNode):
 
     def set_entry_point(self, node: Any) -> Self:
         """Where the graph starts; the first node added if never set."""
-        self.entry = _name(node)
+        self.entry_point = _name(node)
         return self
 
     def set_finish_point(self, node: Any) -> Self:
         """A node after which the graph ends; there may be several."""
-        self.finish.add(_name(node))
+        self.finish_points.add(_name(node))
         return self
 
     def process(self, context: Context) -> Message:
         inner = _inner(context)
-        name = self.entry or next(iter(self.nodes), "")
+        name = self.entry_point or next(iter(self.nodes), "")
         for _ in range(max(self.max_steps, 1)):
             if name not in self.nodes:
                 raise ValueError(f"graph {self.name} has no node {name}")
             message = _checked(self.nodes[name], inner)
-            edges = [] if name in self.finish else self.edges.get(name, [])
+            edges = [] if name in self.finish_points else self.edges.get(name, [])
             chosen = next((to for to in (edge(inner) for edge in edges) if to is not None), "END")
             if chosen in ("END", "__end__"):
                 break

@@ -61,6 +61,9 @@ class AgentNode(WorkflowNode):
         short = [*fields[:3], "max_turns", "temperature"]
         return short if len(args) > 3 and isinstance(args[3], int) else fields
 
+    def __post_init__(self) -> None:
+        self.tool_registry = self.tool_registry or ToolRegistry()
+
     def process(self, context: Context) -> Message:
         here = current_frame()
         frame = here if here.node is self else here.child(self)
@@ -110,19 +113,16 @@ class EnsembleNode(WorkflowNode):
         _need(self.agents, f"ensemble {self.name} has no agents")
         _need(known, f"unknown strategy {self.strategy!r} of ensemble {self.name}")
         _need(judge, f"ensemble {self.name}: consensus needs a consensus_agent")
-        weighed = self.weights is None or len(self.weights) == len(self.agents)
-        _need(weighed, f"ensemble {self.name}: one weight per agent")
+        self.weights = self.weights or [1.0] * len(self.agents)
+        _need(len(self.weights) == len(self.agents), f"ensemble {self.name}: one weight per agent")
 
     def process(self, context: Context) -> Message:
         replies = gather(self.agents, context)
         good = [reply for reply in replies if not reply.failed]
         if not good:
             raise RuntimeError(f"all members of {self.name} failed: {replies[0]}")
-        metadata = {
-            "strategy": self.strategy,
-            "num_agents": len(self.agents),
-            "all_responses": [str(reply) for reply in good],
-        }
+        metadata: Data = {"strategy": self.strategy, "num_agents": len(self.agents)}
+        metadata["all_responses"] = [str(reply) for reply in good]
         weights = (self.strategy == "weighted_vote" and self.weights) or [1.0] * len(replies)
         totals: dict[Any, float] = {}
         first: dict[Any, Message] = {}
@@ -159,6 +159,7 @@ class DebateNode(WorkflowNode):
     def __post_init__(self) -> None:
         self.debaters = list(self.debaters)
         _need(self.debaters, f"debate {self.name} has no debaters")
+        self.judge = self.judge or self.debaters[0]
 
     def process(self, context: Context) -> Message:
         round_context = context
@@ -173,11 +174,8 @@ class DebateNode(WorkflowNode):
             history.append([str(reply) for reply in quoted])
             text = prompts.debate(context.question, solutions(quoted))
             round_context = Context.asking(text, quoted)
-        metadata = {
-            "num_rounds": self.num_rounds,
-            "num_debaters": len(self.debaters),
-            "debate_history": history,
-        }
+        metadata: Data = {"num_rounds": self.num_rounds, "num_debaters": len(self.debaters)}
+        metadata["debate_history"] = history
         return Message(_judged(self.judge or self.debaters[0], context, quoted), metadata=metadata)
 
 
@@ -206,6 +204,9 @@ class ReflectionNode(WorkflowNode):
             return [*fields[:2], "critic_agent", *rest]
         return fields
 
+    def __post_init__(self) -> None:
+        self.critic_agent = self.critic_agent or self.agent
+
     def process(self, context: Context) -> Message:
         critic = self.critic_agent or self.agent
         solution = visit(self.agent, context.copy())
@@ -232,13 +233,9 @@ class ReflectionNode(WorkflowNode):
                 break
             solution = refined
             history.append({**visited, "response": str(solution)})
-        metadata = {
-            "num_iterations": self.num_iterations,
-            "mode": "self-reflection" if critic is self.agent else "critic-based",
-            "generator_agent": self.agent.name,
-            "critic_agent": critic.name,
-            "history": history,
-        }
+        mode = "self-reflection" if critic is self.agent else "critic-based"
+        metadata = {"num_iterations": self.num_iterations, "mode": mode, "history": history}
+        metadata |= {"generator_agent": self.agent.name, "critic_agent": critic.name}
         return Message(str(solution), metadata=metadata)
 
 

@@ -10,6 +10,7 @@ import ast
 import builtins
 import linecache
 import random
+import re
 import sys
 import types
 from typing import Any
@@ -60,6 +61,7 @@ MODULES = (
     *("utils", "utils.environments", "utils.environments.math_env"),
 )
 _SCRIPT, _NODES, _PROMPTS = "script.py", "nodes.py", "prompts.py"  # names in tracebacks
+_LABEL = re.compile(r"[:=]|\bis\b")
 for _name in MODULES:  # `import workflow.nodes`, then `workflow.nodes.AgentNode`
     globals()[_name.rpartition(".")[2]] = sys.modules[__name__]
 
@@ -155,8 +157,8 @@ def chosen_run() -> Message | None:
     by its text or by its answer alone; the last run if it printed none."""
     good = [(run, _value(run)) for run in reversed(runtime.runs) if not run.failed and run.strip()]
     for text in reversed(runtime.printed) if len(good) > 1 else ():
-        labelled = not answers.in_form(text, runtime.kind)  # "The answer: 42"
-        printed = _value(text.rpartition(":")[2] if labelled else text)
+        labelled = not answers.in_form(text, runtime.kind)  # "**Answer:** 42", "The answer is 42."
+        printed = _value(_LABEL.split(text)[-1].strip("* ") if labelled else text)
         for run, value in good:
             if str(run) in text or value == printed:
                 return run

@@ -36,6 +36,7 @@ class ToolRegistry:
 
     def __init__(self) -> None:
         self.tools: dict[str, Data] = {}
+        self._tools = self.tools  # the paper's
 
     def register(
         self,
@@ -136,7 +137,7 @@ def _result(registry: ToolRegistry, name: str, arguments: Data) -> str:
     which no script may start, the built-in tool runs it."""
     try:
         result = str(registry.call_tool(name, arguments))
-    except Exception as error:  # the tool is the script's own and may raise anything
+    except (Exception, SystemExit) as error:  # the tool is the script's own: it may raise anything
         result = f"error: {describe(error)}"
     program = registry.program_argument(name) if name in registry.tools else None
     if program in arguments and _REFUSED.search(result):

@@ -34,20 +34,15 @@ _ROUNDS = 8  # operations that depend on what earlier ones gave need a round eac
 _MARK = "\x1evalues "
 _USES = (  # builtins that the judge's stand-ins ask for
     "setattr", "len", "next", "isinstance", "int", "bool", "float", "str", "repr", "abs", "round",
+    "iter", "issubclass",
 )  # fmt: skip
 
 # What LeetCode has imported before a solution runs; the runners of the field put it there too.
 USUAL = """
 import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re
 import string, sys
-from bisect import *
-from collections import *
-from functools import *
-from heapq import *
-from itertools import *
-from math import *
-from typing import *
-from builtins import *
+from bisect import *; from collections import *; from functools import *; from heapq import *
+from itertools import *; from math import *; from typing import *; from builtins import *
 """
 
 
@@ -100,8 +95,10 @@ class _Checks(ast.NodeTransformer):
         return ast.Expr(ast.Call(ast.Name("_check", ast.Load()), [node.test], []))
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
-        source = ast.unparse(node)
-        if _root(node) in self.names and _names(source)[0] <= self.outside:
+        source, root = ast.unparse(node), str(_root(node))
+        # `f(1).startswith("a")` is not one operation: it would show the answer what is right
+        whole = root[0].isupper() or not any(isinstance(n, ast.Call) for n in ast.walk(node.func))
+        if whole and root in self.names and _names(source)[0] <= self.outside:
             return ast.Call(ast.Name("_ask", ast.Load()), [ast.Constant(source)], [])
         return self.generic_visit(node)
 

@@ -22,12 +22,15 @@ def outcome_of(call, *arguments):  # what it returns and None, or None and what 
 def reason(error):  # without its __str__, which may be the answer's code or ask for it
     text = next((text for text in error.args if type(text) is str), "")
     return f"{type(error).__name__}: {text}"[:200]
+def zone(v):
+    return v.tzinfo and datetime.timezone(v.utcoffset())
 BUILT = {
     "_Decimal": (decimal.Decimal, lambda v: (decimal.Decimal.__str__(v),)),
     "_Fraction": (fractions.Fraction, lambda v: (v._numerator, v._denominator)),
-    "_datetime": (datetime.datetime, lambda v: (*v.timetuple()[:6], v.microsecond)),
+    "_datetime": (datetime.datetime, lambda v: (*v.timetuple()[:6], v.microsecond, zone(v))),
     "_date": (datetime.date, lambda v: (v.year, v.month, v.day)),
-    "_time": (datetime.time, lambda v: (v.hour, v.minute, v.second, v.microsecond)),
+    "_time": (datetime.time, lambda v: (v.hour, v.minute, v.second, v.microsecond, zone(v))),
+    "_timezone": (datetime.timezone, lambda v: (v.utcoffset(None),)),
     "_timedelta": (datetime.timedelta, lambda v: (v.days, v.seconds, v.microseconds)),
     "_deque": (collections.deque, lambda v: ([*v],)),
     "_Counter": (collections.Counter, lambda v: ({**v},)),
@@ -44,6 +47,8 @@ def encode(v):  # raises NotPlain, and what an object that is none may raise whe
             return text.replace("inf", "1e999") if kind in (float, complex) else text
     if v is None:
         return "None"
+    if isinstance(v, type) and getattr(builtins, v.__name__, None) is v:
+        return f"_type({v.__name__!r},)"
     if isinstance(v, STAND_IN):
         return v._source
     for name, (kind, arguments) in BUILT.items():
@@ -71,7 +76,7 @@ def array(items, kind):
     import numpy
     return numpy.array(items, kind)
 MAKERS = {"_named": named, "_array": array, "_frozenset": frozenset, "_nan": lambda: float("nan"),
-          "set": set}
+          "_type": lambda name: getattr(builtins, name), "set": set}
 MAKERS |= {name: kind for name, (kind, _) in BUILT.items()}
 ODD = (ArithmeticError, AttributeError, ImportError, LookupError, MemoryError, RecursionError,
        SyntaxError, TypeError, ValueError)  # what literals and their makers raise
@@ -120,7 +125,8 @@ for test, operations in enumerate(transcript):
         value, error = outcome_of(run, source, handed, arguments)
         if error is None:
             held[f"_{test}_{number}"] = value
-            text = plain(value)
+            same = [f"@{name}" for name, handed in arguments.items() if handed is value]
+            text = same[0] if same else plain(value)
         else:
             kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
             text = f"!{kinds}!{plain([*error.args])}"
@@ -139,7 +145,7 @@ JUDGE = r"""
 MUTABLE = list | dict | set | bytearray | collections.deque
 class StandIn:
     def __init__(self, source, known=False):
-        self.__dict__.update(_source=source, _known=known)
+        self.__dict__.update(_source=source, _known=known, _hides=False)
     def __getattr__(self, name):
         return ask(f"{self._source}.{name}")
     def __setattr__(self, name, value):
@@ -149,22 +155,16 @@ class StandIn:
         texts = [send(v, handed) for v in args]
         texts += [f"{k}={send(v, handed)}" for k, v in named.items()]
         return ask(f"{self._source}({', '.join(texts)})", handed)
-    def __getitem__(self, key):
-        return ask(f"{self._source}[{send(key)}]")
-    def __setitem__(self, key, value):
-        ask(f"{self._source}.__setitem__({send(key)}, {send(value)})")
-    def __delitem__(self, key):
-        ask(f"{self._source}.__delitem__({send(key)})")
     def __iter__(self):
-        items = ask(f"[*_islice({self._source}, 100000)]")
-        if isinstance(items, StandIn):  # objects among them
-            count = ask(f"_len({items._source})", default=0)
-            items = [items[index] for index in range(count)]
-        return iter(items)
-    def __next__(self):
-        return ask(f"_next({self._source})")
-    def __enter__(self):
-        return ask(f"{self._source}.__enter__()")
+        whole = ask(f"_iter({self._source})")._source
+        for most in 200, 100000:  # it may be endless, with items that grow
+            items = ask(f"[*_islice({whole}, {most})]")
+            if isinstance(items, StandIn):  # objects among them
+                count = ask(f"_len({items._source})", default=0)
+                items = [items[index] for index in range(count)]
+            yield from items
+            if len(items) < most:
+                return
     def __exit__(self, *_):
         ask(f"{self._source}.__exit__(None, None, None)")
     def __contains__(self, item):
@@ -200,7 +200,13 @@ class StandIn:
 def operator(name, sign, turned=False):
     def use(self, other):
         pair = (send(other), self._source) if turned else (self._source, send(other))
-        return ask(f"({pair[0]} {sign} {pair[1]})")
+        result = ask(f"({pair[0]} {sign} {pair[1]})")
+        # an object could hide how far it is from what it is not equal to
+        if self._hides or not isinstance(other, StandIn) or other._hides:
+            if not isinstance(result, StandIn):
+                raise TypeError("plain data of an object's own operator")
+            result.__dict__.update(_hides=True)
+        return result
     setattr(StandIn, f"__{name}__", use)
 for name, sign in zip("add sub mul truediv floordiv mod pow and or xor matmul".split(),
                       "+ - * / // % ** & | ^ @".split(), strict=True):
@@ -212,9 +218,15 @@ for name, sign in zip("lt le gt ge".split(), "< <= > >=".split(), strict=True):
 for name, default in {"len": 0, "bool": True, "int": 0, "float": 0.0, "str": "", "repr": "",
                       "abs": None, "round": None}.items():
     def use(self, *_, name=name, default=default):
+        if self._hides and name not in ("len", "str", "repr"):
+            raise TypeError("plain data of an object's own operator")
         return ask(f"_{name}({self._source})", default=default)
     setattr(StandIn, f"__{name}__", use)
-StandIn.__neg__ = lambda self: ask(f"(-{self._source})")
+for name, form in {"getitem": "{}[{}]", "setitem": "{}.__setitem__({}, {})", "neg": "(-{})",
+                   "delitem": "{}.__delitem__({})", "next": "_next({})",
+                   "enter": "{}.__enter__()"}.items():
+    use = lambda self, *args, form=form: ask(form.format(self._source, *map(send, args)))
+    setattr(StandIn, f"__{name}__", use)
 StandIn.__index__ = lambda self: ask(f"_int({self._source})", default=0)
 STAND_IN = StandIn
 def send(value, handed=None):  # raises NotPlain, for a function of the test's own for instance
@@ -242,9 +254,13 @@ def ask(source, handed={}, default=None):
         if default is not None:
             raise TypeError("not plain data")
         return StandIn(name, known=True)
+    if text.startswith("@"):  # one of its arguments
+        return handed[text[1:]]
     if text.startswith("!"):
         _, names, arguments = text.split("!", 2)
         kind = next(filter(None, map(exception, names.split())), RuntimeError)
+        if kind is StopIteration and source.partition("(")[0] in answers:
+            kind = RuntimeError  # it would end a loop of the test over `map`
         raise kind.__new__(kind, *(decode(arguments) if arguments != "None" else [source]))
     try:
         value = decode(text)
@@ -266,6 +282,7 @@ def update(value, text):
 def check(test):
     holding = []
     space = {"__name__": "tests", "_ask": ask, "_check": lambda value: holding.append(bool(value))}
+    space["issubclass"] = lambda *pair: ask(f"_issubclass({', '.join(map(send, pair))})")
     space |= answers | exceptions
     _, error = outcome_of(exec, setup, space)
     if error is None:

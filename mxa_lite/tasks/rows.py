@@ -25,7 +25,7 @@ MOST = 60_000  # rows that are taken of a file
 _FORM = (AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError)
 _PACKED = (EOFError, pickle.UnpicklingError, zlib.error)
 # Four words in a row, or a list that was written as text.
-_PROSE = re.compile(r"""(?<![\\{\w])[A-Za-z]{2,}(?: [A-Za-z'-]+){3}|^\[\s*['"]""")
+_PROSE = re.compile(r"""(?<![\\{\w])[A-Za-z]{2,}(?: [A-Za-z'-]+){3}|^[\[{(]\s*['"]""")
 
 
 class BadRow(Exception):
@@ -90,7 +90,7 @@ def _unparsed(path: str) -> Iterator[tuple[int, Row | str | None]]:
             else:
                 file.seek(0)
                 yield from enumerate(file, 1)
-    except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or damaged Parquet
+    except (OSError, RecursionError, ValueError, csv.Error) as error:  # not text, damaged, too deep
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
@@ -118,6 +118,8 @@ def collect(
         try:
             if row is None:
                 raise BadRow("is not a JSON object")
+            if None in row:  # of CSV: a comma without quotes, so the cells behind it are others'
+                raise BadRow("has more cells than the header")
             question = convert(row)
             if question.id in questions:
                 raise BadRow("repeats an earlier question")

@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ from mxa_lite.tree import Question
 LONGEST = 12_000  # characters of a question
 MOST_TESTS = 50  # per question: the first ones, so always the same
 _UNPACKED = 256 << 20  # bytes of one row's packed tests
+_POWER = re.compile(r"[-+]?\d+(?:\.\d*)?e[-+]?\d{1,2}", re.I)  # 1e-07, as numbers are stored
 _BUILTINS = frozenset(dir(builtins))
 _NAMED = re.compile(r"\b(\w+)\s*\(|`(\w+)`")  # a function that a text names
 _STDIN = "\nWrite a program that reads standard input and prints the result."
@@ -46,6 +48,8 @@ def math(text: Any, gold: Any, **meta: Any) -> Question:
     """A math question; the gold answer may come as `#### 1,234`, boxed, or plain."""
     several = gold if isinstance(gold, list) else [gold]
     text, gold = _cell(text), final(", ".join(map(_cell, several)))
+    if _POWER.fullmatch(gold):
+        gold = f"{Decimal(gold):f}"
     if "gym" not in meta and not 0 < len(gold) <= LONGEST_ANSWER:
         raise BadRow("has an over-long answer" if gold else "has no answer")
     if re.fullmatch(r"\(?[A-J]\)?", gold) and re.search(r"\(A\).*\(B\)", text, re.S):

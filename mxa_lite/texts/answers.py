@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 import warnings
 from fractions import Fraction
 from itertools import islice
@@ -16,10 +17,14 @@ PYTHON = ("python", "python3", "py")  # languages of a fence
 MAX_SCRIPT = 64_000  # characters; a longer script is none
 _BRACES = re.compile(r"(\\boxed\s*\{)|\\[{}]|([{}])")
 _LANGUAGE = re.compile(r"^\s*(?:from|import)\s+(?:workflow|mas)\b|\banswer\s*\(|\.run\s*\(", re.M)
-_FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[ \t]*$", re.M)  # alone in its line
-_MARK = re.compile(_FENCE.pattern + r"|</?code>", re.M)
+# A line of its own; after the language may stand what some write there: ```python title="x"
+_FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*\{?([\w+-]*)[^`\n]*$", re.M)
+_MARK = re.compile(_FENCE.pattern + r"|</?(?i:code|python|solution)\b[^<>\n]*>", re.M)
+_FIRST = re.compile(r"^(?:from [\w.]+ import\b|import \w|\w+ = Agent\w*\()", re.M)  # unfenced
 _MARKS = 12  # of a reply that are tried as the ends of a script
 _HEAD, _TAIL = 200, 800
+# What an instruction has in its box, and a reply that quotes it.
+_PLACEHOLDER = re.compile(r"[\s.?_<>]*(?:(?:the|your|final|answer|result|value)[\s.?_<>]*)*", re.I)
 
 # What is done to an answer before votes are counted, in this order.
 _VOTE_STEPS = (
@@ -120,7 +125,8 @@ def deliverable(text: str, kind: str = "math") -> str:
 
 def in_form(text: str, kind: str = "math") -> bool:
     r"""Whether the answer is in the form that parses: a filled `\boxed{}` or `<solution>`."""
-    return bool(last_boxed(text) if kind == "math" else last_solution(text))
+    answer = last_boxed(text) if kind == "math" else last_solution(text)
+    return not _PLACEHOLDER.fullmatch(answer or "")
 
 
 def extract(text: str, kind: str = "math") -> str:
@@ -176,7 +182,8 @@ def extract_script(reply: str) -> str | None:
     would take for one, so that its error can be told.
     """
     text = reply.rpartition("</think>")[2]
-    if scripts := _scripts(text):
+    # a script may hold that tag too, in a string of its own
+    if scripts := _scripts(text) or [one for one in _scripts(reply) if "</think>" in one]:
         return scripts[-1]
     if last := _unfenced(_last_block(text, "code")):
         return last
@@ -197,11 +204,16 @@ def _scripts(text: str) -> list[str]:
     scripts, begin = [], 0
     while begin < len(marks):
         bodies = (
-            (end, text[marks[begin].end() : ends[end]]) for end in range(begin + 1, len(ends))
+            (end, textwrap.dedent(text[marks[begin].end() : ends[end]]))  # as in a list's item
+            for end in range(begin + 1, len(ends))
         )
         begin, body = next(((end, b) for end, b in bodies if _is_script(b)), (begin, ""))
         scripts += [body.strip("\n").rstrip()] if body else []
         begin += 1
+    if not marks and (first := _FIRST.search(text)):  # sentences stand before and after it
+        ends = [len(text), *(blank.start() for blank in re.finditer(r"\n[ \t]*\n", text))]
+        parts = (text[first.start() : end].strip() for end in [ends[0], *ends[:0:-1][:_MARKS]])
+        scripts += islice(filter(_is_script, parts), 1)
     return scripts
 
 
