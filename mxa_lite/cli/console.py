@@ -46,13 +46,13 @@ def default_output(recipe_path: Path, resume: bool = False, smoke: bool = False)
 def check_folder(option: str, folder: Path) -> None:
     """Raise InputError unless `folder` is one to write to, or can be made; nothing is touched."""
     try:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     except OSError as error:  # too long a name
         raise InputError(f"{option} {folder}: {error.strerror}") from None
-    if not there.is_dir():
-        raise InputError(f"{option} {folder}: {there} is not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"{option} {folder}: {there} cannot be written to")
+    if not existing.is_dir():
+        raise InputError(f"{option} {folder}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {folder}: {existing} cannot be written to")
 
 
 def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
@@ -82,8 +82,8 @@ def check_output(output: Path, recipe: Recipe, resume: bool) -> None:
         for key, (was, now) in changed.items() if first else ():
             click.echo(f"--resume: {key} is {now!r} from here on; it was {was!r}")
         return
-    used = output.is_dir() and any(output.iterdir()) and not RunFolder(output).before_steps()
-    if first and used:  # the others may find that it has begun to write
+    in_use = output.is_dir() and any(output.iterdir()) and not RunFolder(output).before_steps()
+    if first and in_use:  # the others may find that it has begun to write
         raise InputError(f"--output {output}: is not empty; add --resume, or name another folder")
 
 
@@ -114,8 +114,8 @@ def run_command(command: click.Command) -> int:
         click.echo(f"mxa-lite: {error}", err=True)
         return 2 if isinstance(error, InputError) else 1
     except (KeyboardInterrupt, click.Abort) as error:
-        told = error.__cause__ or error  # click raises its own from a KeyboardInterrupt
+        cause = error.__cause__ or error  # click raises its own from a KeyboardInterrupt
         with contextlib.suppress(OSError):  # the terminal may be gone
-            click.echo(f"mxa-lite: {told if told.args else 'interrupted'}", err=True)
+            click.echo(f"mxa-lite: {cause if cause.args else 'interrupted'}", err=True)
         return 130
     return result if isinstance(result, int) else 0

@@ -48,14 +48,14 @@ def eval_(run: Path, beside: Path | None, sets: tuple[str, ...], as_json: bool) 
         click.echo(f"{d['b']} - {d['a']}: {numbers}")
 
 
-def _tell(made: Design | Call) -> None:
+def _tell(step: Design | Call) -> None:
     from mxa_lite.tree import Design
 
-    if isinstance(made, Design):
-        head = f"script ({made.pattern})" if made.script else "the designer, without a script"
-        click.echo(f"--- {head}\n{printable(made.script or made.call.reply)}")
+    if isinstance(step, Design):
+        head = f"script ({step.pattern})" if step.script else "the designer, without a script"
+        click.echo(f"--- {head}\n{printable(step.script or step.call.reply)}")
     else:
-        click.echo(f"--- {printable(made.agent)} ({made.path or 'alone'})\n{printable(made.reply)}")
+        click.echo(f"--- {printable(step.agent)} ({step.path or 'alone'})\n{printable(step.reply)}")
 
 
 @cli.command()
@@ -78,19 +78,19 @@ def design(run: Path, question: str, html: Path | None, as_json: bool) -> None:
 
         watching = () if as_json else (_tell,)
         with opened(run) as sampler:
-            asked = ask(sampler, question, kind_of(run, recipe), *watching)
+            answered = ask(sampler, question, kind_of(run, recipe), *watching)
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(asked.page(), encoding="utf-8")
-    result = asked.to_json()
+        html.write_text(answered.page(), encoding="utf-8")
+    result = answered.to_json()
     if as_json:
         console.print_json(result)
         return
     if lines := drawn(result["graph"]["nodes"]):
         click.echo("\n".join(["--- graph", *lines]))
-    if asked.reason is not None:
-        click.echo(f"the design failed ({printable(asked.reason)}); a single agent answered")
-    click.echo(f"answer: {printable(asked.answer or 'none')}")
+    if answered.reason is not None:
+        click.echo(f"the design failed ({printable(answered.reason)}); a single agent answered")
+    click.echo(f"answer: {printable(answered.answer or 'none')}")
 
 
 @cli.command()
@@ -116,7 +116,7 @@ def serve(run: Path, port: int) -> None:
 
 def _seeds(_: click.Context, __: click.Parameter, text: str | None) -> list[int]:
     try:
-        return sorted({int(part) for part in text.split(",")}) if text else []
+        return sorted({int(seed) for seed in text.split(",")}) if text else []
     except ValueError:
         raise click.BadParameter(f'"{text}" must look like "1,2,3"') from None
 

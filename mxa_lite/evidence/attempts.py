@@ -106,7 +106,7 @@ def summarize(attempts: Sequence[Attempt]) -> ModeNumbers:
     }
     kinds = {kind: [a for a in attempts if a.kind == kind] for kind in kinds_of(attempts)}
     if kinds:
-        numbers["kinds"] = {kind: _kind_numbers(own) for kind, own in kinds.items()}
+        numbers["kinds"] = {kind: _kind_numbers(of_kind) for kind, of_kind in kinds.items()}
     return numbers
 
 
@@ -167,8 +167,8 @@ def save_transcripts(trees: Sequence[Tree], folder: Path, answer_from: str) -> N
     with (folder / TRANSCRIPTS).open("w", encoding="utf-8") as file:
         for tree in trees:
             data = _counted(tree.to_json())
-            for design, own in zip(tree.designs, data["designs"], strict=True):
-                for e, row in zip(design.executions, own["executions"], strict=True):
+            for design, design_row in zip(tree.designs, data["designs"], strict=True):
+                for e, row in zip(design.executions, design_row["executions"], strict=True):
                     row["correct"] = paid_correct(e, tree.question.kind, answer_from)
             file.write(json.dumps(data) + "\n")
 
@@ -177,6 +177,6 @@ def _counted(value: Any) -> Any:
     if isinstance(value, list):
         return [_counted(item) for item in value]
     if isinstance(value, dict):
-        kept = {key: inner for key, inner in value.items() if key != "logps"}
-        return {k: len(v) if k in IDS else _counted(v) for k, v in kept.items()}
+        fields = {key: inner for key, inner in value.items() if key != "logps"}
+        return {k: len(v) if k in IDS else _counted(v) for k, v in fields.items()}
     return value

@@ -208,9 +208,9 @@ def measure(
             tries = recipe.eval.fixed_samples
             add(f"fixed_{name}", hand_written, script, name, tries, temperature)
         _add_best(measured, {name: modes[f"fixed_{name}"] for name in systems})
-    for own in own_systems:
-        name, tries = f"own_{Path(own.file).stem}", recipe.eval.fixed_samples
-        add(name, hand_written, own.text, name, tries, temperature)
+    for system in own_systems:
+        name, tries = f"own_{Path(system.file).stem}", recipe.eval.fixed_samples
+        add(name, hand_written, system.text, name, tries, temperature)
     if folder is not None:
         save_predictions(modes, folder)
     return measured

@@ -17,8 +17,8 @@ from mxa_lite.tree import Call, Execution, Outcome, Tree
 
 
 def _mean(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return fmean(found) if found else None
+    numbers = list(values)
+    return fmean(numbers) if numbers else None
 
 
 def outcomes(trees: Sequence[Tree], executions: int) -> dict[str, int]:
@@ -191,13 +191,13 @@ def step_line(
 
 def flat_numbers(line: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """The numbers of a line by names with slashes, by which loggers group them."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for key, value in line.items():
         if isinstance(value, dict):
-            found |= flat_numbers(value, f"{prefix}{key}/")
+            numbers |= flat_numbers(value, f"{prefix}{key}/")
         elif isinstance(value, int | float):
-            found[f"{prefix}{key}"] = value
-    return found
+            numbers[f"{prefix}{key}"] = value
+    return numbers
 
 
 def sample_text(trees: Sequence[Tree]) -> str:

@@ -28,7 +28,7 @@ def read_predictions(path: Path) -> Rows:
 def question_means(path: Path) -> dict[str, float]:
     """Question id -> share of its attempts that were correct."""
     rows = read_predictions(path)
-    return {q: sum(r["correct"] for r in some) / len(some) for q, some in rows.items()}
+    return {q: sum(r["correct"] for r in tries) / len(tries) for q, tries in rows.items()}
 
 
 def flips(cold: Mapping[str, Sequence[Any]], final: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -47,11 +47,11 @@ def flips(cold: Mapping[str, Sequence[Any]], final: Mapping[str, Sequence[Any]])
     wrong = [(before, after) for before, after in pairs if before["correct"] < 1]
     newly = [(before, after) for before, after in wrong if after["correct"] >= 1]
 
-    def kept(some: list[tuple[Any, Any]], same: bool = True) -> list[tuple[Any, Any]]:
-        return [(b, a) for b, a in some if (b["pattern"] == a["pattern"]) is same]
+    def kept(candidates: list[tuple[Any, Any]], same: bool = True) -> list[tuple[Any, Any]]:
+        return [(b, a) for b, a in candidates if (b["pattern"] == a["pattern"]) is same]
 
-    def share(some: list[Any], among: list[Any]) -> float | None:
-        return len(some) / len(among) if among else None
+    def share(subset: list[Any], among: list[Any]) -> float | None:
+        return len(subset) / len(among) if among else None
 
     return {
         "pairs": len(pairs),
@@ -82,9 +82,9 @@ def difference(a: Mapping[str, float], b: Mapping[str, float]) -> Difference:
 
 def against(folder: Path, mode: str, rivals: Sequence[str]) -> dict[str, Difference]:
     """Rival -> `mode` minus it, for the rivals whose predictions lie in `folder`."""
-    own = question_means(folder / f"{mode}.jsonl")
+    means = question_means(folder / f"{mode}.jsonl")
     return {
-        rival: difference(question_means(folder / f"{rival}.jsonl"), own)
+        rival: difference(question_means(folder / f"{rival}.jsonl"), means)
         for rival in rivals
         if (folder / f"{rival}.jsonl").is_file()
     }

@@ -62,14 +62,14 @@ def pack(trees: Iterable[Mapping[str, Any]]) -> str:
             return [lean(item) for item in value[:MOST]]
         if not isinstance(value, str) or len(value) < LONG:
             return value
-        rest = f"\n[{len(value) - TEXT} more]" if len(value) > TEXT else ""
-        return {"text": texts.setdefault(value[:TEXT] + rest, len(texts))}
+        suffix = f"\n[{len(value) - TEXT} more]" if len(value) > TEXT else ""
+        return {"text": texts.setdefault(value[:TEXT] + suffix, len(texts))}
 
-    found = []
+    packed = []
     for tree in trees:
-        found.append(lean(tree))
-        found[-1]["kind"] = str((tree["question"].get("meta") or {}).get("kind", ""))
-    return squeeze({"trees": found, "texts": list(texts)})
+        packed.append(lean(tree))
+        packed[-1]["kind"] = str((tree["question"].get("meta") or {}).get("kind", ""))
+    return squeeze({"trees": packed, "texts": list(texts)})
 
 
 def spread_out(count: int) -> list[int]:
@@ -126,11 +126,11 @@ def transcripts(run: Path) -> dict[str, Any]:
     shown, questions: how many of how many. whens: which adapters, in order; data: packed, of each.
     """
     files = {when: run / "predictions" / when / TRANSCRIPTS for when in ENDS}
-    there = {when: path for when, path in files.items() if path.is_file() and path.stat().st_size}
-    if not there:
+    saved = {when: path for when, path in files.items() if path.is_file() and path.stat().st_size}
+    if not saved:
         return {}
-    sizes = tuple(path.stat().st_size for path in there.values())
-    return {"whens": list(there), **_transcripts(tuple(there.values()), sizes)}
+    sizes = tuple(path.stat().st_size for path in saved.values())
+    return {"whens": list(saved), **_transcripts(tuple(saved.values()), sizes)}
 
 
 def _rounded(value: Any) -> Any:
@@ -157,8 +157,8 @@ def dressed(template: str, scripts: Iterable[str], **parts: Any) -> str:
     style = (folder / "report.css").read_text("utf-8")
     script = "\n".join((folder / f"{name}.js").read_text("utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    made = environment().get_template(template)
-    return made.render(script=Markup(script), style=Markup(style), digest=digest, **parts)
+    page_template = environment().get_template(template)
+    return page_template.render(script=Markup(script), style=Markup(style), digest=digest, **parts)
 
 
 def page(**parts: Any) -> str:
@@ -166,9 +166,9 @@ def page(**parts: Any) -> str:
     empty: dict[str, Any] = dict.fromkeys(("steps", "numbers", "designs", "note", "stored"), "")
     empty |= dict.fromkeys(("recipe", "ask", "version", "answer", "back", "transcripts"), "")
     empty |= {"summary": {}, "warnings": {}, "results": {}, "again": {}, "lines": [], "mode": ""}
-    given = {**empty, "headline": {"cold": None, "final": None}, **parts}
+    context = {**empty, "headline": {"cold": None, "final": None}, **parts}
     scripts = ("report", "why", "curves", "transcripts", "start")
-    return dressed("report.html.j2", scripts, **given)
+    return dressed("report.html.j2", scripts, **context)
 
 
 def framed(page: str) -> str:
@@ -188,24 +188,24 @@ def render(run: Path, **parts: Any) -> str:
     folder = RunFolder(run)
     lines = folder.read_metrics()
     results, again = folder.read_json("eval.json"), folder.read_json(AGAIN)
-    known = results.get("final") or {}
-    again["final"] = {m: n for m, n in again.get("final", {}).items() if n != known.get(m)}
+    final = results.get("final") or {}
+    again["final"] = {m: n for m, n in again.get("final", {}).items() if n != final.get(m)}
     stored = run / "recipe.yaml"
     text = stored.read_text("utf-8") if stored.is_file() else ""
     recipe = yaml.safe_load(text) or {}
-    wanted = (recipe.get("train") or {}).get("steps")
+    planned_steps = (recipe.get("train") or {}).get("steps")
     summary = folder.read_json("summary.json")
     mode = "single" if recipe.get("method") == "single_agent" else "designed"
-    done = lines[-1]["step"] if lines else 0
+    last_step = lines[-1]["step"] if lines else 0
     ends = {when: (results.get(when) or {}).get(mode) for when in ENDS}
     numbers = {"lines": [_rounded(line) for line in lines], "mode": mode, "results": results}
     defaults = Recipe(model=Model(), task=TaskSpec(name="arithmetic")).model_dump(mode="json")
     return page(
         title=run.resolve().name,
         headline=ends | {"whose": "one agent" if mode == "single" else "the designed systems"},
-        note="" if summary else f"not finished: {done} of {wanted or '?'} steps",
+        note="" if summary else f"not finished: {last_step} of {planned_steps or '?'} steps",
         steps=sample(run),
-        done=done,
+        done=last_step,
         lines=lines,
         numbers=squeeze(numbers) if lines else "",
         designs=squeeze(why.designs(run)) if mode == "designed" else "",

@@ -26,9 +26,9 @@ def best_fixed(systems: Systems) -> tuple[list[Attempt], str]:
     attempts: list[Attempt] = []
     names = []
     for scored, choosing in (halves, halves[::-1]):
-        best = max(systems, key=lambda name: _right(systems[name], choosing))
-        names.append(best)
-        attempts += [a for a in systems[best] if a.question in scored]
+        system = max(systems, key=lambda name: _right(systems[name], choosing))
+        names.append(system)
+        attempts += [a for a in systems[system] if a.question in scored]
     return attempts, " / ".join(dict.fromkeys(names))
 
 
@@ -40,9 +40,9 @@ def best_by_kind(systems: Systems) -> tuple[list[Attempt], dict[str, str]]:
     attempts: list[Attempt] = []
     names = {}
     for kind in kinds_of(next(iter(systems.values()))):
-        own = {name: [a for a in tries if a.kind == kind] for name, tries in systems.items()}
-        best, names[kind] = best_fixed(own)
-        attempts += best
+        of_kind = {name: [a for a in tries if a.kind == kind] for name, tries in systems.items()}
+        chosen, names[kind] = best_fixed(of_kind)
+        attempts += chosen
     return attempts, names
 
 

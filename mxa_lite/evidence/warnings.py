@@ -30,10 +30,10 @@ def warnings_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     lines: of `metrics.step_line`, in order.
     """
     last = lines[-STEPS:]
-    found = _skipped(last)
+    warnings = _skipped(last)
     if len(last) == STEPS:
-        found |= _state(last) | _hacked(lines[-WINDOW:]) | _copied(last)
-    return found
+        warnings |= _state(last) | _hacked(lines[-WINDOW:]) | _copied(last)
+    return warnings
 
 
 def first_due(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -48,8 +48,8 @@ def first_due(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def _state(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The last steps are all alike in a way that stops learning; the most telling reason alone."""
     outcome, share = _most_frequent(last)
-    most = f" (most frequent outcome: {outcome}, {share:.0%})" if outcome else ""
-    steps = f"for {STEPS} steps{most}"
+    frequent = f" (most frequent outcome: {outcome}, {share:.0%})" if outcome else ""
+    steps = f"for {STEPS} steps{frequent}"
     if all(line["valid_scripts"] == 0 for line in last):
         return {
             "no valid script": f"absorbing state: no script was valid {steps}, so no call is made,"

@@ -30,9 +30,9 @@ def _of_file(path: Path, size: int) -> list[Row]:
         kind = str(tree["question"]["meta"].get("kind", ""))
         for design in tree["designs"]:
             verdicts = [e["correct"] for e in design["executions"]]
-            told = " + ".join({found[2]: 0 for found in TOLD.finditer(design["script"] or "")})
+            jobs = " + ".join({match[2]: 0 for match in TOLD.finditer(design["script"] or "")})
             correct = fmean(verdicts) if verdicts else 0.0
-            rows.append((kind, design["pattern"], correct, told[:LONGEST]))
+            rows.append((kind, design["pattern"], correct, jobs[:LONGEST]))
     return rows
 
 

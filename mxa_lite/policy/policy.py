@@ -129,7 +129,7 @@ def exact_adapters(model: Any) -> Iterator[None]:
     Over a quantized base TRL casts adapters to bfloat16 when a trainer is made (seen in 1.15). A
     step of 1e-3 on a weight of 0.05 is then mostly rounding, and small models do not learn.
     """
-    kept = [(p, p.data) for p in model.parameters() if p.requires_grad]
+    weights = [(p, p.data) for p in model.parameters() if p.requires_grad]
     yield
-    for parameter, data in kept:
+    for parameter, data in weights:
         parameter.data = data

@@ -119,9 +119,9 @@ class Sampler:
             for question in questions
             for m in range(shape.designs)
         ]
-        done = iter(zip(requests, self.engine.generate(requests), strict=True))
+        answered = iter(zip(requests, self.engine.generate(requests), strict=True))
         return {
-            q.id: [self.checked(call_of(*next(done), "designer")) for _ in range(shape.designs)]
+            q.id: [self.checked(call_of(*next(answered), "designer")) for _ in range(shape.designs)]
             for q in questions
         }
 
@@ -176,8 +176,8 @@ class Sampler:
                 for ended in self._run(jobs[start : start + ALIVE], temperature):
                     graded.append(grading.submit(self._grade, ended))
             with self.clock("grade"):  # as far as it was not done while the model worked
-                for one in graded:
-                    one.result()
+                for future in graded:
+                    future.result()
 
     def _run(self, jobs: list[_Running], temperature: float) -> Iterator[list[_Running]]:
         """Run executions to their ends; yields those that ended since the last wave."""

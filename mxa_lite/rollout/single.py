@@ -38,8 +38,8 @@ def single_trees(
     for question in questions:
         tries = [[next(calls) for _ in range(votes)] for _ in range(samples)]
         executions = [
-            Execution(Outcome.OK, majority([c.reply for c in own], question.kind), own)
-            for own in tries
+            Execution(Outcome.OK, majority([c.reply for c in ballot], question.kind), ballot)
+            for ballot in tries
         ]
         empty = Design(Call("designer", "", 0, []), pattern="single_agent", executions=executions)
         trees.append(Tree(question, [empty], tag if isinstance(tag, int) else 0))
@@ -53,6 +53,6 @@ def single_trees(
 
 def majority(replies: Sequence[str], kind: str) -> str:
     """The answer most replies agree on, values compared as answers; the first of equals."""
-    given = [answers.extract(reply, kind) for reply in replies]
-    votes = [sum(answers.same_value(a, b) for b in given) for a in given]
-    return given[votes.index(max(votes))]
+    proposals = [answers.extract(reply, kind) for reply in replies]
+    votes = [sum(answers.same_value(a, b) for b in proposals) for a in proposals]
+    return proposals[votes.index(max(votes))]

@@ -66,8 +66,8 @@ class AfterStep(TrainerCallback):
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Ctrl-C ends the training when the step is whole."""
-        whole = state.global_step % self.run.recipe.train.updates == 0
-        if whole and any(distributed.gathered(self.interrupts.asked)):
+        step_is_whole = state.global_step % self.run.recipe.train.updates == 0
+        if step_is_whole and any(distributed.gathered(self.interrupts.asked)):
             control.should_training_stop = True
 
     def on_log(
@@ -162,8 +162,8 @@ class AfterStep(TrainerCallback):
             f"  valid {line['valid_scripts'] or 0:.0%}  signal {signal}"
         )
         pace = self.seconds / self.steps_done
-        left = (steps - line["step"]) * pace + run.measuring.seconds_after(line["step"])
-        time_left = f"{pace:.1f} s a step, {left / 60:.1f} min left"
+        seconds_left = (steps - line["step"]) * pace + run.measuring.seconds_after(line["step"])
+        time_left = f"{pace:.1f} s a step, {seconds_left / 60:.1f} min left"
         run.say(f"{text}  {time_left}" if self.bar.disable else text)
         self.bar.set_postfix_str(time_left, refresh=False)
         self.bar.update(1)

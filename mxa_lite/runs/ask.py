@@ -152,12 +152,12 @@ def execute_with(
 def drawn(nodes: Sequence[NodeRecord]) -> list[str]:
     """The workflow as an indented tree, one line a visit: what it was shown stands behind "<-"."""
     by_path = {str(node["path"]): node for node in nodes}
-    order = sorted(by_path, key=lambda p: [(len(part), part) for part in p.split(".")])
+    order = sorted(by_path, key=lambda p: [(len(index), index) for index in p.split(".")])
     lines = []
     for path in order:
         node = by_path[path]
-        shown = [str(by_path[p]["name"]) for p in node["parents"] if p in by_path]
+        parents = [str(by_path[p]["name"]) for p in node["parents"] if p in by_path]
         line = f"{'   ' * path.count('.')}└─ {node['name']} ({node['kind']})"
-        line += f" <- {', '.join(shown)}" if shown else ""
+        line += f" <- {', '.join(parents)}" if parents else ""
         lines.append(printable(line + (f"  failed: {node['error']}" if node["error"] else "")))
     return lines

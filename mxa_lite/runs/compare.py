@@ -81,46 +81,47 @@ def members(
 
     Raises InputError for what cannot be compared.
     """
-    found: dict[tuple[str, int], Member] = {}
+    by_key: dict[tuple[str, int], Member] = {}
     for source in sources:
         run = Path(source).expanduser()
         if (run / "recipe.yaml").is_file():
             name = re.sub(r"-seed\d+$", "", run.resolve().name)
-            made = [Member(name, run, stored_recipe(run), source)]
+            candidates = [Member(name, run, stored_recipe(run), source)]
         else:
             stem = recipe_file.find(source).stem
-            made = []
+            candidates = []
             for seed in seeds or [recipe_file.load(source, sets).seed]:
-                own = (*sets, f"seed={seed}")
-                recipe, path = recipe_file.load(source, own), output / "runs" / f"{stem}-seed{seed}"
-                options = [part for one in own for part in ("--set", one)]
+                run_sets = (*sets, f"seed={seed}")
+                recipe = recipe_file.load(source, run_sets)
+                path = output / "runs" / f"{stem}-seed{seed}"
+                options = [word for text in run_sets for word in ("--set", text)]
                 if smoke:
-                    recipe, options = recipe_file.smoked(recipe, own), [*options, "--smoke"]
-                made.append(Member(stem, path, recipe, source, tuple(options)))
-        for member in made:
+                    recipe, options = recipe_file.smoked(recipe, run_sets), [*options, "--smoke"]
+                candidates.append(Member(stem, path, recipe, source, tuple(options)))
+        for member in candidates:
             exists = (member.path / "recipe.yaml").is_file()
             if exists and (key := diff(stored_recipe(member.path), member.recipe)):
                 raise InputError(f"{member.path}: holds a run with another {key}")
-            same = found.setdefault((member.key, member.recipe.seed), member)
-            if exists and same.finished() and same.path.resolve() != member.path.resolve():
-                raise InputError(f"{same.path} and {member.path}: the same recipe and seed twice")
-    first, *others = found.values()
+            twin = by_key.setdefault((member.key, member.recipe.seed), member)
+            if exists and twin.finished() and twin.path.resolve() != member.path.resolve():
+                raise InputError(f"{twin.path} and {member.path}: the same recipe and seed twice")
+    first, *others = by_key.values()
     for other in others:
-        mine, theirs = flat(first.recipe), flat(other.recipe)
+        first_values, other_values = flat(first.recipe), flat(other.recipe)
         for key in (
             "task.name",
-            *sorted(mine | theirs),
+            *sorted(first_values | other_values),
         ):  # the name says more than what hangs on it
             shared = key.startswith("task") or key == "eval.questions"
-            if shared and mine.get(key) != theirs.get(key):
-                values = f"{mine.get(key)} and {theirs.get(key)}"
+            if shared and first_values.get(key) != other_values.get(key):
+                values = f"{first_values.get(key)} and {other_values.get(key)}"
                 raise InputError(f"{first.name} and {other.name} differ in {key}: {values}")
-    return list(found.values())
+    return list(by_key.values())
 
 
 def check_questions(runs: Sequence[Member]) -> None:
     """Raise InputError unless all finished runs were measured on the same questions."""
-    seen: tuple[Member, set[str]] | None = None
+    reference: tuple[Member, set[str]] | None = None
     for run in [run for run in runs if run.finished()]:
         for when in ("cold", "final"):
             if when not in run.results or not run.predictions(when).is_file():
@@ -128,9 +129,9 @@ def check_questions(runs: Sequence[Member]) -> None:
                     f"{run.path}: no predictions or results ({when}); was it measured?"
                 )
         ids = set(read_predictions(run.predictions("final")))
-        if seen is not None and ids != seen[1]:
-            raise InputError(f"{seen[0].path} and {run.path} have other held-out questions")
-        seen = (run, ids)
+        if reference is not None and ids != reference[1]:
+            raise InputError(f"{reference[0].path} and {run.path} have other held-out questions")
+        reference = (run, ids)
 
 
 def check_unfinished(runs: Sequence[Member], resume: bool) -> None:
@@ -192,7 +193,7 @@ def attribution(runs: Sequence[Member]) -> dict[str, Any]:
 def shares(runs: Sequence[Member], when: str) -> dict[str, float]:
     """Share of each pattern among the designs for the held-out questions."""
     tables = [read_predictions(run.predictions(when)) for run in runs]
-    counts = Counter(row["pattern"] for found in tables for rows in found.values() for row in rows)
+    counts = Counter(row["pattern"] for table in tables for rows in table.values() for row in rows)
     return _shares(counts)
 
 
@@ -203,7 +204,7 @@ def _shares(counts: Counter[str]) -> dict[str, float]:
 def curve(runs: Sequence[Member]) -> list[dict[str, Any]]:
     """Per step that every seed reached: correct (mean, least, most over seeds), the mean share of
     valid scripts, and patterns."""
-    found = []
+    points = []
     for lines in zip(*(RunFolder(run.path).read_metrics() for run in runs), strict=False):
         correct = [line["correct"] for line in lines]
         patterns = sum((Counter(line["patterns"]) for line in lines), Counter[str]())
@@ -211,8 +212,8 @@ def curve(runs: Sequence[Member]) -> list[dict[str, Any]]:
         point |= {"least": min(correct), "most": max(correct), "patterns": _shares(patterns)}
         valid = [line["valid_scripts"] for line in lines if line["valid_scripts"] is not None]
         point["valid_scripts"] = sum(valid) / len(valid) if valid else None
-        found.append(point)
-    return found
+        points.append(point)
+    return points
 
 
 def table(runs: Sequence[Member], when: str, order: Sequence[str]) -> list[list[float]]:
@@ -223,16 +224,16 @@ def table(runs: Sequence[Member], when: str, order: Sequence[str]) -> list[list[
 
 def row(runs: Sequence[Member], first: Sequence[Member], order: Sequence[str]) -> dict[str, Any]:
     """What is said of one recipe; `first`: the row all differences are taken to."""
-    final, cold, other = (
-        table(some, when, order)
-        for some, when in ((runs, "final"), (runs, "cold"), (first, "final"))
+    final, cold, first_final = (
+        table(group, when, order)
+        for group, when in ((runs, "final"), (runs, "cold"), (first, "final"))
     )
-    seeds, others = ([run.recipe.seed for run in some] for some in (runs, first))
+    seeds, first_seeds = ([run.recipe.seed for run in group] for group in (runs, first))
     mode = runs[0].mode
 
     def mean(name: str, key: str) -> float | None:
-        found = [r.results["final"][name][key] for r in runs if name in r.results["final"]]
-        return sum(found) / len(found) if found else None
+        numbers = [r.results["final"][name][key] for r in runs if name in r.results["final"]]
+        return sum(numbers) / len(numbers) if numbers else None
 
     swaps = [run.results["swap"] for run in runs if run.results.get("swap")]
     cells = swaps[0] if swaps else {}
@@ -243,7 +244,7 @@ def row(runs: Sequence[Member], first: Sequence[Member], order: Sequence[str]) -
         "cold": pooled(cold),
         "final": pooled(final),
         "gain": pooled(final, minus_SQ=cold, same_seeds=True),
-        "against_first": pooled(final, minus_SQ=other, same_seeds=seeds == others),
+        "against_first": pooled(final, minus_SQ=first_final, same_seeds=seeds == first_seeds),
         **{name: mean(name, "accuracy") for name in BASELINES},
         **{key: mean(mode, key) for key in ("calls", "tokens")},
         "swap": {c: sum(s[c]["accuracy"] for s in swaps) / len(swaps) for c in cells} or None,
@@ -292,11 +293,11 @@ def compare(
     differing = [k for k in keys if any(r.get(k) != recipes[0].get(k) for r in recipes)]
     order = sorted(read_predictions(runs[0].predictions("final")))
     rows = [row(group, groups[0], order) for group in groups]
-    for made, recipe, group in zip(rows, recipes, groups, strict=True):
+    for entry, recipe, group in zip(rows, recipes, groups, strict=True):
         pages = {run.recipe.seed: run.path / "report.html" for run in group}
-        made["reports"] = {str(seed): os.path.relpath(pages[seed], output) for seed in pages}
-        made["differs"] = {key: recipe.get(key) for key in differing}
-        made["paper"] = beside_paper(recipe, differing)
+        entry["reports"] = {str(seed): os.path.relpath(pages[seed], output) for seed in pages}
+        entry["differs"] = {key: recipe.get(key) for key in differing}
+        entry["paper"] = beside_paper(recipe, differing)
     result = {"questions": len(order), "rows": rows}
     folder = RunFolder(output)
     folder.write_json("compare.json", result)

@@ -15,17 +15,17 @@ from mxa_lite.tasks import load as tasks
 
 
 def _measured(
-    run: Path, sets: tuple[str, ...], folder: Path, own: bool
+    run: Path, sets: tuple[str, ...], folder: Path, all_systems: bool
 ) -> tuple[dict[str, ModeNumbers], dict[str, float]]:
-    """One run's modes and their seconds; own: the fixed and the own systems too."""
+    """One run's modes and their seconds; all_systems: the fixed and the own too."""
     with opened(run, sets) as sampler:
         recipe = sampler.recipe
         data = tasks.load(recipe.task, recipe.seed, training=False)
         questions = data.test[: recipe.eval.questions]
         baselines = [*recipe.eval.baselines]
-        if own and recipe.method == "metaagent":
+        if all_systems and recipe.method == "metaagent":
             baselines.append("fixed")
-        systems = recipe.eval.systems if own else ()
+        systems = recipe.eval.systems if all_systems else ()
         measured = evaluate.measure(sampler, questions, baselines, folder, systems)
         return measured.numbers, measured.seconds
 
@@ -42,9 +42,9 @@ def evaluate_run(run: Path, beside: Path | None, sets: tuple[str, ...]) -> dict[
     result: dict[str, Any] = {"final": final, "seconds": {"final": seconds}}
     means = {mode: question_means(folder / f"{mode}.jsonl") for mode in result["final"]}
     if beside is not None:
-        other = folder / "with"
-        result["with"], result["seconds"]["with"] = _measured(beside, sets, other, False)
-        means |= {f"with_{m}": question_means(other / f"{m}.jsonl") for m in result["with"]}
+        with_folder = folder / "with"
+        result["with"], result["seconds"]["with"] = _measured(beside, sets, with_folder, False)
+        means |= {f"with_{m}": question_means(with_folder / f"{m}.jsonl") for m in result["with"]}
     result["differences"] = []
     for (a, first), (b, second) in combinations(means.items(), 2):
         result["differences"].append({"a": a, "b": b, **difference(first, second)})

@@ -72,8 +72,8 @@ class Measuring:
     def seconds_after(self, step: int) -> float:
         """What the evaluations after a step will take, judged by what the cold one took."""
         results, spec = self.folder.read_json("eval.json"), self.recipe.eval
-        cold, each = (results.get(key, {}) for key in ("cold", "seconds"))
-        took = {mode: s * cold[mode]["attempts"] for mode, s in each.get("cold", {}).items()}
+        cold, per_attempt = (results.get(key, {}) for key in ("cold", "seconds"))
+        took = {mode: s * cold[mode]["attempts"] for mode, s in per_attempt.get("cold", {}).items()}
         scripts = len(within(self.recipe.rollout.max_calls)) if "fixed" in spec.baselines else 0
         scripts += len(spec.systems)
         again = spec.fixed_samples / spec.samples * scripts + ("router" in spec.baselines)
@@ -179,11 +179,11 @@ class Measuring:
         cold, final = (read_predictions(folder / when / f"{main}.jsonl") for when in ends)
         start = question_means(folder / "cold" / f"{main}.jsonl")
         patterns = {
-            when: {kind: own["patterns"] for kind, own in end.get("kinds", {}).items()}
+            when: {kind: numbers["patterns"] for kind, numbers in end.get("kinds", {}).items()}
             for when, end in ends.items()
         }
-        own = [f"own_{Path(script.file).stem}" for script in self.recipe.eval.systems]
-        rivals = [rival for rival in (*RIVALS, *own) if rival != main]
+        own_modes = [f"own_{Path(script.file).stem}" for script in self.recipe.eval.systems]
+        rivals = [rival for rival in (*RIVALS, *own_modes) if rival != main]
         beside = {
             "against": against(folder / "final", main, rivals),
             "alone": {

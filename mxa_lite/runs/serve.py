@@ -50,9 +50,9 @@ class Server(ThreadingHTTPServer):
 
     def report(self) -> str:
         """The report as it stands, made again only when the run has gone on."""
-        now = report.version(self.run)
-        if self._kept[0] != now:
-            self._kept = (now, report.render(self.run, ask="ask"))
+        version = report.version(self.run)
+        if self._kept[0] != version:
+            self._kept = (version, report.render(self.run, ask="ask"))
         return self._kept[1]
 
     def server_close(self) -> None:
@@ -71,15 +71,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def _asked(self) -> str | None:
         """What stands behind the token; None for a request that is not ours."""
-        token, _, rest = self.path.lstrip("/").partition("/")
+        token, _, path = self.path.lstrip("/").partition("/")
         ours = secrets.compare_digest(token.encode(), self.server.token.encode())
-        return rest if ours and self.headers.get("Host") in self.server.hosts else None
+        return path if ours and self.headers.get("Host") in self.server.hosts else None
 
     def _send(self, text: str, status: HTTPStatus = HTTPStatus.OK, kind: str = "html") -> None:
         data = text.encode("utf-8", "replace")
         self.send_response(status)
-        given = {"Content-Type": f"text/{kind}; charset=utf-8", "Content-Length": str(len(data))}
-        for name, value in (given | HEADERS).items():
+        headers = {"Content-Type": f"text/{kind}; charset=utf-8", "Content-Length": str(len(data))}
+        for name, value in (headers | HEADERS).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)

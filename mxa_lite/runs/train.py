@@ -121,10 +121,10 @@ class Run:
             self.say(f"resuming after step {done}")
         self.sampler.clock.seconds.clear()  # of the evaluation
         self.sampler.engine.reset()
-        shown = None if distributed.MAIN else True
+        disable = None if distributed.MAIN else True
         with (
             Interrupts() as interrupts,
-            tqdm(total=steps, initial=done, disable=shown, leave=False, bar_format=BAR) as bar,
+            tqdm(total=steps, initial=done, disable=disable, leave=False, bar_format=BAR) as bar,
         ):
             after_step = AfterStep(self, interrupts, bar)
             trainer = RoleTrainer(
@@ -177,11 +177,11 @@ def run(
         say(note)
     if len(data.train) < recipe.train.questions:
         say(f"a step has {len(data.train)} questions, all there are to train on")
-    with sampler_for(recipe, policy) as sampler, contextlib.ExitStack() as held:
-        this = Run(recipe, folder, sampler, data)
+    with sampler_for(recipe, policy) as sampler, contextlib.ExitStack() as stack:
+        training = Run(recipe, folder, sampler, data)
         if distributed.MAIN:
             output.mkdir(parents=True, exist_ok=True)
-            held.enter_context(folder.lock())
+            stack.enter_context(folder.lock())
             if not resume:
                 folder.clear()
             elif summary:  # more steps than before: the end is measured again
@@ -194,16 +194,16 @@ def run(
                 folder.write(f"{own.FOLDER}/{file.file}", file.text)
             folder.write_json("questions.json", marks)
         distributed.wait()
-        this.say(f"sandbox level {sampler.sandbox.level}")
-        this.cold_start()
-        this.measuring.whole("cold")
-        final = this.train()
+        training.say(f"sandbox level {sampler.sandbox.level}")
+        training.cold_start()
+        training.measuring.whole("cold")
+        final = training.train()
         if not distributed.MAIN:
             return
-        this.measuring.whole("final")
-        this.measuring.swap(cold, final)
-        this.measuring.summary()
+        training.measuring.whole("final")
+        training.measuring.swap(cold, final)
+        training.measuring.summary()
     from mxa_lite.evidence import report
 
     page = report.build(output)
-    this.say(f"report: {page}")
+    training.say(f"report: {page}")
