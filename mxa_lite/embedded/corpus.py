@@ -88,24 +88,24 @@ def whole_chat(rng: random.Random, problem: Problem) -> Chat:
     system = rng.choice(list(kind))
     care = kind[system]
     others = [_shown(rng, worked, gold, 0.45) for _ in range(rng.choice((2, 2, 3, 4)))]
-    named = [(rng.choice(NAMES), delivered) for _, delivered in others]
+    delivered = [(rng.choice(NAMES), handed) for _, handed in others]
     seen = tuple(value for value, _ in others)
     if place == "alone":
         user, reply = text, _answer(rng, worked, gold, care)
     elif place == "behind":
-        user = prompts.follow_up(text, named[:1])
+        user = prompts.follow_up(text, delivered[:1])
         reply = _answer(rng, worked, gold, care, seen[:1])
     elif place == "judge":
-        user, reply = prompts.judge(text, named), _answer(rng, worked, gold, care, seen)
+        user, reply = prompts.judge(text, delivered), _answer(rng, worked, gold, care, seen)
     elif place == "debate":
-        user, reply = prompts.debate(text, named), _answer(rng, worked, gold, care, seen)
+        user, reply = prompts.debate(text, delivered), _answer(rng, worked, gold, care, seen)
     elif place == "critic":
         user = prompts.critique(text, others[0][1])
         right = seen[0] == gold
         careful = rng.random() < care
         verdict = "CORRECT" if right or not careful else "INCORRECT"
-        said = f"<delivery>VERDICT: {verdict}</delivery>"
-        reply = "\n".join([*(worked if careful else []), said])
+        delivery = f"<delivery>VERDICT: {verdict}</delivery>"
+        reply = "\n".join([*(worked if careful else []), delivery])
     else:
         critic = rng.choice(("VERDICT: INCORRECT", *worked))
         user = prompts.refine(text, others[0][1], critic)
@@ -133,14 +133,14 @@ def part_chat(rng: random.Random) -> Chat:
     start = rng.randint(1, arithmetic.LARGEST) if rng.random() < 0.75 else None
     if start and rng.random() < 0.1:
         steps = 0
-    one = arithmetic.story(rng, steps + (not last), start=start)
-    whole, worked = one.sentences[: steps + 1], one.worked[:steps]
+    story = arithmetic.story(rng, steps + (not last), start=start)
+    beginning, worked = story.sentences[: steps + 1], story.worked[:steps]
     delivered = [(rng.choice(NAMES), _handed(rng, start))] if start else []
-    sentences = whole[1:] if start else whole
+    sentences = beginning[1:] if start else beginning
     if last and start:
-        sentences.append(f"How many {one.things}?")
+        sentences.append(f"How many {story.things}?")
     elif not sentences:
-        sentences = whole
+        sentences = beginning
     value = worked[-1].partition("=")[2] if worked else str(start)
     system = rng.choice(list(SOLVE))
     seen = (str(start),) if start else ()
@@ -150,7 +150,7 @@ def part_chat(rng: random.Random) -> Chat:
 
 def join_chat(rng: random.Random, problem: Problem) -> Chat:
     """A call that joins the values delivered for two stories, whatever they are."""
-    a, b = (one.value for one in problem.stories)
+    a, b = (story.value for story in problem.stories)
     if rng.random() < 0.5:
         a = rng.randint(1, arithmetic.LARGEST - 1)
         b = rng.randint(1, arithmetic.LARGEST - a)
@@ -167,11 +167,11 @@ def drill_chat(rng: random.Random) -> Chat:
     sums = []
     for _ in range(10):
         value = rng.randint(1, arithmetic.LARGEST - 1)
-        other = rng.randint(1, arithmetic.LARGEST - value)
+        operand = rng.randint(1, arithmetic.LARGEST - value)
         sums += rng.choices(
             (
                 arithmetic.story(rng, 1, start=value).worked[0],
-                stories.joined(rng.choice("+-"), value, other, "")[0],
+                stories.joined(rng.choice("+-"), value, operand, "")[0],
             ),
             (60, 40),
         )
@@ -231,8 +231,8 @@ def design_chat(rng: random.Random, text: str) -> Chat:
 def _problems(seed: int) -> Iterator[Problem]:
     """Endless training questions of both generated tasks in turn."""
     sums = arithmetic.stream("train", seed)
-    for one in stories.stream("train", seed):
-        yield one
+    for problem in stories.stream("train", seed):
+        yield problem
         text, gold, worked = next(sums)
         yield Problem("short", text, gold, worked, [])
 

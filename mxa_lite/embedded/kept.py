@@ -33,22 +33,22 @@ from mxa_lite.tree import Question
 PART = 96  # questions rolled out at once
 
 
-def right_designs(sampler: Sampler, questions: list[Question], each: int) -> Iterator[Sample]:
-    """Designs whose one run was right, no two alike for a question, `each` of a kind."""
-    kept: Counter[str] = Counter()
+def right_designs(sampler: Sampler, questions: list[Question], per_kind: int) -> Iterator[Sample]:
+    """Designs whose one run was right, no two alike for a question, `per_kind` of a kind."""
+    counts: Counter[str] = Counter()
     for start in range(0, len(questions), PART):
-        batch = [q for q in questions[start : start + PART] if kept[q.meta["kind"]] < each]
+        batch = [q for q in questions[start : start + PART] if counts[q.meta["kind"]] < per_kind]
         for tree in sampler.rollout(batch, Shape(sampler.recipe.rollout.designs, 1), "kept"):
             kind, seen = tree.question.meta["kind"], set[str]()
             for design in tree.designs:
                 program = answers.program(design.script or "")
                 right = any(run.correct for run in design.executions)
-                if right and program not in seen and kept[kind] < each:
+                if right and program not in seen and counts[kind] < per_kind:
                     seen.add(program)
-                    kept[kind] += 1
+                    counts[kind] += 1
                     yield Sample(tree.question, design, True)
         if batch:
-            click.echo(f"{start + len(batch)} questions: kept {dict(kept)}")
+            click.echo(f"{start + len(batch)} questions: kept {dict(counts)}")
 
 
 def chats_of(samples: list[Sample], calls: int, rng: random.Random) -> dict[str, list[Chat]]:

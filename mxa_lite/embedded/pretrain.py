@@ -102,12 +102,12 @@ def make_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     )
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, some: list[Chat]) -> list[tuple[list[int], int]]:
+def encode(tokenizer: PreTrainedTokenizerFast, chats: list[Chat]) -> list[tuple[list[int], int]]:
     """Token ids of each chat and where its reply starts."""
-    heads = ["".join(f"<|{m['role']}|>{m['content']}{END}" for m in chat[:-1]) for chat in some]
-    texts = [f"{head}{ASSISTANT}" for head in heads] + [c[-1]["content"] + END for c in some]
+    heads = ["".join(f"<|{m['role']}|>{m['content']}{END}" for m in chat[:-1]) for chat in chats]
+    texts = [f"{head}{ASSISTANT}" for head in heads] + [c[-1]["content"] + END for c in chats]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    pairs = zip(ids[: len(some)], ids[len(some) :], strict=True)
+    pairs = zip(ids[: len(chats)], ids[len(chats) :], strict=True)
     return [(head + tail, len(head)) for head, tail in pairs]
 
 
@@ -176,20 +176,20 @@ def train(
 ) -> None:
     """Train for a given time, and save; the rate rises over 2 % of it and falls in a line to 0."""
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(hidden, lr=rate, adjust_lr_fn="match_rms_adamw", weight_decay=0.01),
-        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     model.train()
-    started, mean, seen = time.monotonic(), 0.0, 0
+    started, mean, tokens = time.monotonic(), 0.0, 0
     for step, (ids, replies) in enumerate(batches(tokenizer, seed)):
-        done = (time.monotonic() - started) / (60 * minutes)
-        if done >= 1:
+        share = (time.monotonic() - started) / (60 * minutes)
+        if share >= 1:
             break
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1.0, done / 0.02, (1 - done) / 0.7)
+                group["lr"] = rate * min(1.0, share / 0.02, (1 - share) / 0.7)
         if step % REQUANTIZED == 0:
             noisy = [] if full_precision else hidden
             errors = nf4_errors(noisy)
@@ -201,10 +201,10 @@ def train(
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        seen += ids.numel()
+        tokens += ids.numel()
         mean = loss.item() if step == 0 else 0.98 * mean + 0.02 * loss.item()
         if step % 100 == 0:
-            click.echo(f"step {step} done {done:.0%} loss {mean:.4f} tokens {seen / 1e6:.1f}M")
+            click.echo(f"step {step} done {share:.0%} loss {mean:.4f} tokens {tokens / 1e6:.1f}M")
     save(model, tokenizer, output)
 
 

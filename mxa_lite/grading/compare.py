@@ -295,7 +295,7 @@ def _chain(gold: str, answer: str, undone: bool) -> Claim | None:
         return None
     if len(sides) == len(other_sides) == 2 and flat(sides[0]) == flat(other_sides[1]):
         other_sides.reverse()
-    for pair in (sides, other_sides):
+    for pair in (sides, other_sides):  # 2 = x is x = 2
         if len(pair) == 2 and NAME.fullmatch(flat(pair[1])) and not NAME.fullmatch(flat(pair[0])):
             pair.reverse()
     first, other_first = sides[0], other_sides[0]
@@ -312,7 +312,7 @@ def _chain(gold: str, answer: str, undone: bool) -> Claim | None:
             return False
     elif _called(other_first):
         other_sides = other_sides[1:]
-    *before, last = other_sides
+    *before, last = other_sides  # each step must be right, the last worked out too
     return _all([same(sides[-1], side, True) for side in before] + [same(sides[-1], last, undone)])
 
 

@@ -101,15 +101,15 @@ def _widths(calls: Sequence[Call]) -> tuple[int, int]:
 
 def trajectories(trees: Iterable[Tree], roles: Sequence[str]) -> list[Trajectory]:
     """All trajectories of the learning roles; calls at temperature 0 are not trained on."""
-    found = []
+    candidates = []
     for tree in trees:
         for design in tree.designs:
             if "designer" in roles:
-                found.append(Trajectory("designer", design.call))
+                candidates.append(Trajectory("designer", design.call))
             if "executor" in roles:
                 calls = (c for execution in design.executions for c in execution.calls)
-                found += [Trajectory("executor", c) for c in calls]
-    return [t for t in found if t.call.temperature > 0 and t.call.completion_ids]
+                candidates += [Trajectory("executor", c) for c in calls]
+    return [t for t in candidates if t.call.temperature > 0 and t.call.completion_ids]
 
 
 def pack(calls: Sequence[Call], tokens: int) -> list[list[Call]]:
@@ -123,17 +123,17 @@ def pack(calls: Sequence[Call], tokens: int) -> list[list[Call]]:
     fixed = tokens // 32
     cost, cut = [0], [0]  # of the first n calls: least cost, and where their last batch begins
     for end in range(1, len(order) + 1):
-        found: list[tuple[int, int]] = []
+        options: list[tuple[int, int]] = []
         prompt = completion = 0
         for start in range(end - 1, -1, -1):
             prompt = max(prompt, len(order[start].prompt_ids))
             completion = max(completion, len(order[start].completion_ids))
             padded = (end - start) * (prompt + completion)
-            if padded > tokens and found:
+            if padded > tokens and options:
                 break
-            found.append((cost[start] + padded + fixed, start))
-        best, start = min(found)
-        cost.append(best)
+            options.append((cost[start] + padded + fixed, start))
+        least, start = min(options)
+        cost.append(least)
         cut.append(start)
     batches, end = [], len(order)
     while end:
@@ -148,52 +148,52 @@ def padded_tokens(calls: Sequence[Call]) -> int:
 
 
 def micro_batches(
-    found: Sequence[Trajectory], tokens: int, totals: Totals | None = None, pack_tokens: int = 0
+    learned: Sequence[Trajectory], tokens: int, totals: Totals | None = None, pack_tokens: int = 0
 ) -> list[MicroBatch]:
     """Micro-batches of a step, role after role. totals: of all processes, where there are more.
 
     Rows whose advantage is exactly 0 give no gradient (there is no KL or entropy term): they count
     in every mean but are not computed.
     """
-    totals = role_totals(found) if totals is None else totals
+    totals = role_totals(learned) if totals is None else totals
     batches = []
-    for role, temperature in sorted({(t.role, t.call.temperature) for t in found}):
+    for role, temperature in sorted({(t.role, t.call.temperature) for t in learned}):
         calls = [
             t.call
-            for t in found
+            for t in learned
             if (t.role, t.call.temperature) == (role, temperature) and t.call.advantage != 0
         ]
         items, rows = totals[role]
         if pack_tokens:
-            read = [[*c.prompt_ids, *c.completion_ids[:-1]] for c in calls]
-            grouped = rectangles(read, tokens, min(tokens, pack_tokens))
+            inputs = [[*c.prompt_ids, *c.completion_ids[:-1]] for c in calls]
+            grouped = rectangles(inputs, tokens, min(tokens, pack_tokens))
             chosen = [([calls[i] for i in indices], packs) for indices, packs in grouped]
         else:
-            chosen = [(some, []) for some in pack(calls, tokens)]
-        for some, packs in chosen:
-            n = len(some)
-            batches.append(MicroBatch(role, temperature, some, items, n / rows, n, packs))
+            chosen = [(batch, []) for batch in pack(calls, tokens)]
+        for batch, packs in chosen:
+            n = len(batch)
+            batches.append(MicroBatch(role, temperature, batch, items, n / rows, n, packs))
     return batches
 
 
-def role_totals(found: Sequence[Trajectory]) -> Totals:
+def role_totals(learned: Sequence[Trajectory]) -> Totals:
     """Role -> (loss tokens, rows), both weighted by the calls' loss weights."""
     return {
         role: (
-            sum(t.call.weight * len(t.call.completion_ids) for t in found if t.role == role),
-            sum(t.call.weight for t in found if t.role == role),
+            sum(t.call.weight * len(t.call.completion_ids) for t in learned if t.role == role),
+            sum(t.call.weight for t in learned if t.role == role),
         )
-        for role in {t.role for t in found}
+        for role in {t.role for t in learned}
     }
 
 
 def levelled(batches: Sequence[MicroBatch], rows: dict[str, list[int]]) -> list[MicroBatch]:
     """Micro-batches of exactly `rows` rows each, role after role, since processes go in step."""
-    found = []
+    filled = []
     for role, counts in sorted(rows.items()):
-        mine = iter([batch for batch in batches if batch.role == role])
+        remaining = iter([batch for batch in batches if batch.role == role])
         for count in counts:
-            batch = next(mine, MicroBatch(role, 1.0, [], 1.0, 0.0, count))
-            scale = batch.scale * count / batch.rows
-            found.append(replace(batch, rows=count, scale=scale))
-    return found
+            batch = next(remaining, MicroBatch(role, 1.0, [], 1.0, 0.0, count))
+            scale = batch.scale * count / batch.rows  # a mean over the filling too
+            filled.append(replace(batch, rows=count, scale=scale))
+    return filled

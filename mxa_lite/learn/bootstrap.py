@@ -46,14 +46,14 @@ class _Taught(Sampler):
     def designer_prompt(self, question: Question) -> Chat:
         turn, names = self.turn, list(prompts.PATTERNS)
         self.turn += 1
-        asked, other = (names[n % len(names)] for n in (turn, turn + 1 + turn // len(names) % 5))
-        shown = (other, asked, asked)
-        return self.fitting(prompts.examples(question.text, question.kind, shown, turn, asked))
+        target, other = (names[n % len(names)] for n in (turn, turn + 1 + turn // len(names) % 5))
+        patterns = (other, target, target)  # `fitting` drops the first where room is short
+        return self.fitting(prompts.examples(question.text, question.kind, patterns, turn, target))
 
     def request_of(self, job: Any, event: CallRequest, temperature: float) -> Request:
         request = super().request_of(job, event, temperature)
-        shown = prompts.worked(job.question.kind)
-        return replace(request, messages=[*event.messages[:1], *shown, *event.messages[1:]])
+        worked = prompts.worked(job.question.kind)
+        return replace(request, messages=[*event.messages[:1], *worked, *event.messages[1:]])
 
 
 def shares(sampler: Sampler, questions: Sequence[Question]) -> tuple[float, float]:
@@ -95,13 +95,13 @@ class Sample:
             "example": self.example,
             "kept": kept,
         }
-        right, shown = (run and run.answer) or "", prompts.worked(self.question.kind)
+        right, worked = (run and run.answer) or "", prompts.worked(self.question.kind)
         for call in run.calls if run else ():
             value = answers.last_boxed(call.reply) if self.question.kind == "math" else None
-            other = value is not None and not answers.same_value(value, right)
+            wrong = value is not None and not answers.same_value(value, right)
             # the calls on parts of a question come to other values than the whole
-            good = self.correct and not call.truncated and (not other or design.pattern in DIVIDED)
-            prompt = [message for message in call.messages if message not in shown]
+            good = self.correct and not call.truncated and (not wrong or design.pattern in DIVIDED)
+            prompt = [message for message in call.messages if message not in worked]
             row = _row("executor", prompt, call.reply, self.question)
             yield {**row, "agent": call.agent, "kept": good}
 
@@ -127,17 +127,17 @@ def chosen(samples: Sequence[Sample], enough: int) -> list[Sample]:
 
     Where fewer than `enough` are correct, others that ran follow: the form can be learned.
     """
-    found = [s for s in samples if s.correct]
-    if len(found) < enough:
-        found += [s for s in samples if ran(s.design) and not s.correct]
+    candidates = [s for s in samples if s.correct]
+    if len(candidates) < enough:
+        candidates += [s for s in samples if ran(s.design) and not s.correct]
     fresh: dict[tuple[str, str], Sample] = {}
-    for s in found:
+    for s in candidates:
         fresh.setdefault((s.question.id, answers.program(s.design.script or "")), s)
     groups: dict[str, list[Sample]] = defaultdict(list)
     for s in fresh.values():
         groups[s.design.pattern].append(s)
-    most = -(-len(fresh) // max(len(groups), 1))
-    return [s for group in groups.values() for s in group[:most]]
+    per_pattern = -(-len(fresh) // max(len(groups), 1))
+    return [s for group in groups.values() for s in group[:per_pattern]]
 
 
 def examples(sampler: Sampler, questions: Sequence[Question]) -> list[Sample]:
@@ -188,8 +188,8 @@ class Bootstrap:
             if valid >= cold.target_valid:
                 return
         if not self.outcomes["ok"] and not valid:
-            seen = ", ".join(f"{name} {n}" for name, n in self.outcomes.most_common())
-            raise RunError(f"cold start: no valid script in {number} rounds ({seen}); {ADVICE}")
+            counts = ", ".join(f"{name} {n}" for name, n in self.outcomes.most_common())
+            raise RunError(f"cold start: no valid script in {number} rounds ({counts}); {ADVICE}")
         self.say(f"cold start: below the target; {ADVICE}")
 
     def sample(self, number: int, valid: float) -> list[Sample]:
@@ -204,23 +204,23 @@ class Bootstrap:
         questions = self.pick(number, recipe.cold_start.questions)
         began, tokens = time.monotonic(), stats.prompt_tokens + stats.completion_tokens
         shape = Shape(recipe.rollout.designs, 1, TEMPERATURE)
-        own: list[Sample] = []
+        samples: list[Sample] = []
         for start in range(0, len(questions), PART):
-            part = questions[start : start + PART]
-            trees = taught.rollout(part, shape, f"cold start {number}")
-            own += graded(base, ((tree.question, d) for tree in trees for d in tree.designs))
-            valid, correct = (sum(ran(s.design) for s in own), sum(s.correct for s in own))
-            calls = sum(len(run.calls) for s in own for run in s.design.executions)
+            batch = questions[start : start + PART]
+            trees = taught.rollout(batch, shape, f"cold start {number}")
+            samples += graded(base, ((tree.question, d) for tree in trees for d in tree.designs))
+            valid, correct = (sum(ran(s.design) for s in samples), sum(s.correct for s in samples))
+            calls = sum(len(run.calls) for s in samples for run in s.design.executions)
             spent = stats.prompt_tokens + stats.completion_tokens - tokens
             self.say(
-                f"  {start + len(part)}/{len(questions)} questions: {len(own)} scripts, {valid}"
-                f" ran, {correct} correct; {calls} calls, {spent} tokens,"
+                f"  {start + len(batch)}/{len(questions)} questions: {len(samples)} scripts,"
+                f" {valid} ran, {correct} correct; {calls} calls, {spent} tokens,"
                 f" {time.monotonic() - began:.0f} s"
             )
         if showing:
-            self.valid_shown = valid / len(own)
+            self.valid_shown = valid / len(samples)
         seeds = recipe.cold_start.seed_designs if number == 1 else 0
-        return own + examples(taught, self.pick(number, seeds))
+        return samples + examples(taught, self.pick(number, seeds))
 
     def learn(self, number: int, samples: list[Sample]) -> dict[str, float]:
         """Write a round's samples down and train on what all rounds kept, each chat once."""

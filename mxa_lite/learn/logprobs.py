@@ -27,11 +27,11 @@ def token_logps(
     model: Any,
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor,
-    kept: int,
+    keep: int,
     temperature: float,
     packs: Packs = (),
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probs, with gradient, and entropies, without: (rows, kept) each, of the last `kept`
+    """Log-probs, with gradient, and entropies, without: (rows, keep) each, of the last `keep`
     tokens of `input_ids` (rows, T), at a temperature.
 
     packs: of rows whose shared prefixes are computed once (`learn.prefixes`); none: whole rows.
@@ -39,7 +39,7 @@ def token_logps(
     base = getattr(model, "module", model).get_base_model()
     head = base.get_output_embeddings()
     if packs:
-        inputs, states, targets, places = forest(input_ids, attention_mask, kept, packs)
+        inputs, states, targets, places = forest(input_ids, attention_mask, keep, packs)
         if base.config._attn_implementation == "eager":  # which adds its mask to the scores
             unseen = (~inputs["attention_mask"]).to(base.dtype)
             inputs["attention_mask"] = unseen * torch.finfo(base.dtype).min
@@ -47,24 +47,24 @@ def token_logps(
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
         indices = torch.arange(input_ids.numel(), device=input_ids.device).view_as(input_ids)
-        states, targets = indices[:, -kept - 1 : -1].flatten(), input_ids[:, -kept:].flatten()
-        places = torch.arange(len(targets), device=input_ids.device).view(-1, kept)
+        states, targets = indices[:, -keep - 1 : -1].flatten(), input_ids[:, -keep:].flatten()
+        places = torch.arange(len(targets), device=input_ids.device).view(-1, keep)
 
     vocabulary = head.weight.shape[0]
     step = max(1, PIECE // vocabulary)
-    whole = len(targets) <= step or any(getattr(base.config, name, None) for name in AFTER_HEAD)
-    with _head_on(head, states, whole):
+    at_once = len(targets) <= step or any(getattr(base.config, name, None) for name in AFTER_HEAD)
+    with _head_on(head, states, at_once):
         out = model(**inputs, use_cache=False).logits[0]
 
     def piece(hidden: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return _scored(head(hidden), ids, temperature)
 
-    if whole:
+    if at_once:
         logps, entropies = _scored(out, targets, temperature)
     else:
         pieces = [
-            checkpoint(piece, part, ids, use_reentrant=False)
-            for part, ids in zip(out.split(step), targets.split(step), strict=True)
+            checkpoint(piece, hidden, ids, use_reentrant=False)
+            for hidden, ids in zip(out.split(step), targets.split(step), strict=True)
         ]
         logps, entropies = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     return logps[places], entropies[places]
@@ -81,8 +81,8 @@ def pack_tokens_of(model: Any, longest: int) -> tuple[int, str]:
     windows = [getattr(config, name, None) or longest for name in WINDOWS]
     if kinds - {"sliding_attention"} or min(windows) < longest:
         return 0, f"whole rows: {config.model_type} does not attend to all tokens before one"
-    start, first, second, other = torch.arange(1, 29, device=model.device).split((6, 8, 8, 6))
-    pairs = ((start, first), (start, second), (other, second))
+    start, first, second, other_start = torch.arange(1, 29, device=model.device).split((6, 8, 8, 6))
+    pairs = ((start, first), (start, second), (other_start, second))
     rows = torch.stack([torch.cat(pair) for pair in pairs])
     mask = torch.ones_like(rows)
     training = model.training
@@ -102,17 +102,17 @@ def pack_tokens_of(model: Any, longest: int) -> tuple[int, str]:
 
 
 @contextmanager
-def _head_on(head: torch.nn.Module, states: torch.Tensor, whole: bool) -> Iterator[None]:
+def _head_on(head: torch.nn.Module, states: torch.Tensor, with_head: bool) -> Iterator[None]:
     """Meanwhile the model's logits are those of `states` alone (1, n, vocabulary), or unless
-    `whole` their hidden states, so that its own forward, and what wraps it, runs as always.
+    `with_head` their hidden states, so that its own forward, and what wraps it, runs as always.
 
     states (n,): indices into all tokens.
     """
     forward = head.forward
 
     def of_states(hidden: torch.Tensor) -> torch.Tensor:
-        kept = hidden.flatten(0, 1)[states][None]
-        return forward(kept) if whole else kept
+        selected = hidden.flatten(0, 1)[states][None]
+        return forward(selected) if with_head else selected
 
     head.forward = of_states
     try:

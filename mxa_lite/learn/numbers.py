@@ -63,8 +63,8 @@ def finite(value: float | None) -> float | None:
 def summed_by_role(sums: Iterable[Sums]) -> Sums:
     """Sums and counts added up, role by role."""
     total: Sums = {}
-    for part in sums:
-        for role, (value, count) in part.items():
+    for addend in sums:
+        for role, (value, count) in addend.items():
             before = total.get(role, (0.0, 0.0))
             total[role] = (before[0] + value, before[1] + count)
     return dict(sorted(total.items()))
@@ -79,12 +79,12 @@ def merged(parts: Sequence[UpdateNumbers], *, updates: int = 1) -> UpdateNumbers
     total = parts[0].copy()
     total["scale"] = parts[-1]["scale"]
     for key in COUNTS:
-        total[key] = sum(part[key] for part in parts)  # type: ignore[literal-required]
+        total[key] = sum(entry[key] for entry in parts)  # type: ignore[literal-required]
     for key in MEANS:
-        total[key] = summed_by_role(part[key] for part in parts)  # type: ignore[literal-required]
+        total[key] = summed_by_role(entry[key] for entry in parts)  # type: ignore[literal-required]
     if updates > 1:
         for key in ("loss", "grad_norm"):
-            values = [part[key] for part in parts]  # type: ignore[literal-required]
+            values = [entry[key] for entry in parts]  # type: ignore[literal-required]
             known = [value for value in values if value is not None]
             mean = math.fsum(known) / len(known) if len(known) == len(values) else None
             total[key] = mean  # type: ignore[literal-required]

@@ -29,15 +29,15 @@ def common(a: Sequence[int], b: Sequence[int]) -> int:
     return next((n for n in range(length) if a[n] != b[n]), length)
 
 
-def packed(rows: Sequence[list[int]], most: int) -> list[tuple[list[int], int]]:
-    """(indices of rows, tokens) of packs of at most `most` tokens (one row always fits), the
+def packed(rows: Sequence[list[int]], limit: int) -> list[tuple[list[int], int]]:
+    """(indices of rows, tokens) of packs of at most `limit` tokens (one row always fits), the
     largest first. Rows in the order of their tokens, which is depth-first, fill pack after pack.
     """
     packs: list[tuple[list[int], int]] = []
     for row in sorted(range(len(rows)), key=rows.__getitem__):
-        pack, tokens = packs[-1] if packs else ([], most)
+        pack, tokens = packs[-1] if packs else ([], limit)
         added = len(rows[row]) - (common(rows[pack[-1]], rows[row]) if pack else 0)
-        if tokens + added > most:
+        if tokens + added > limit:
             packs.append(([row], len(rows[row])))
         else:
             packs[-1] = ([*pack, row], tokens + added)
@@ -45,12 +45,12 @@ def packed(rows: Sequence[list[int]], most: int) -> list[tuple[list[int], int]]:
 
 
 def rectangles(
-    rows: Sequence[list[int]], tokens: int, most: int
+    rows: Sequence[list[int]], tokens: int, limit: int
 ) -> list[tuple[list[int], list[tuple[int, int]]]]:
     """(indices of rows, their packs) of each micro-batch of at most `tokens` tokens, padding
     included, the largest first; packs as in `packed`."""
     batches: list[tuple[list[int], list[tuple[int, int]]]] = []
-    for indices, size in packed(rows, most):
+    for indices, size in packed(rows, limit):
         if not batches or (len(batches[-1][1]) + 1) * batches[-1][1][0][1] > tokens:
             batches.append(([], []))
         batches[-1][0].extend(indices)
@@ -66,20 +66,20 @@ def visible(end: torch.Tensor) -> torch.Tensor:
 
 
 def forest(
-    ids: torch.Tensor, mask: torch.Tensor, kept: int, packs: Packs
+    ids: torch.Tensor, mask: torch.Tensor, keep: int, packs: Packs
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(inputs, states, targets, places) of rows (rows, T), prompts padded left and the last `kept`
+    """(inputs, states, targets, places) of rows (rows, T), prompts padded left and the last `keep`
     right, in the order of `packed`. Rows beyond the packs are filling.
 
     inputs: what the model reads, (packs, width), padded with tokens that see themselves; a row's
     last token predicts nothing and is left out. states, targets (n,): the token, an index into all
-    of them, from whose state each different completion token is predicted. places (rows, kept):
+    of them, from whose state each different completion token is predicted. places (rows, keep):
     which of these n a completion token is.
     """
     numbered = iter(enumerate(zip(ids.tolist(), mask.tolist(), strict=True)))
     width = max(size for _, size in packs)
     table: list[list[list[int]]] = []
-    places = [[0] * kept for _ in ids]
+    places = [[0] * keep for _ in ids]
     numbers: dict[tuple[int, int], int] = {}  # (state, target) -> which of the n
     for count, size in packs:
         tokens: list[int] = []
@@ -89,7 +89,7 @@ def forest(
         path: list[int] = []  # where the tokens of the row before stand
         for index, (padded, real) in islice(numbered, count):
             row = list(compress(padded, real))
-            completion = row[-sum(real[-kept:]) :]
+            completion = row[-sum(real[-keep:]) :]
             shared = common(before, row[:-1])
             for place in path[shared:]:
                 end[place] = len(tokens)

@@ -32,10 +32,10 @@ def warm_ups(recipe: Recipe) -> dict[str, Factor]:
         before = [0, *accumulate(turns)]  # steps in which the role has learned so far
 
         def factor(update: int) -> float:
-            steps, rest = divmod(update, train.updates)
+            steps, updates_in_step = divmod(update, train.updates)
             steps = min(steps, train.steps)
-            own = before[steps] * train.updates + rest
-            return min(1.0, (own + 1) / (warm + 1))
+            updates_learned = before[steps] * train.updates + updates_in_step
+            return min(1.0, (updates_learned + 1) / (warm + 1))
 
         return factor
 
@@ -46,8 +46,8 @@ def with_warm_ups(scheduler: LambdaLR, recipe: Recipe) -> LambdaLR:
     """The scheduler, each factor times the warm-up of its group's `role` (else the executor's)."""
     warm = warm_ups(recipe)
     for number, group in enumerate(scheduler.optimizer.param_groups):
-        course, own = scheduler.lr_lambdas[number], warm[group.get("role", "executor")]
-        factor = _product(course, own)
+        course, warm_up = scheduler.lr_lambdas[number], warm[group.get("role", "executor")]
+        factor = _product(course, warm_up)
         scheduler.lr_lambdas[number] = factor
         group["lr"] = scheduler.base_lrs[number] * factor(0)
     return scheduler

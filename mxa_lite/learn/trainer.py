@@ -82,9 +82,9 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
         self.remove_callback(PrinterCallback)
         if callback is not None:
             self.callback_handler.callbacks.insert(0, callback)
-        for other in self.callback_handler.callbacks:
-            if isinstance(other, TensorBoardCallback):  # else among the checkpoints
-                other.logging_dir = str(folder.parent / "logs")
+        for handler in self.callback_handler.callbacks:
+            if isinstance(handler, TensorBoardCallback):  # else among the checkpoints
+                handler.logging_dir = str(folder.parent / "logs")
         limits = recipe.rollout.max_completion_tokens
         self.limits = {"designer": limits.designer, "executor": limits.executor}
 
@@ -138,11 +138,11 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
             return batches
         own_rows = {role: [b.rows for b in batches if b.role == role] for role in totals}
         all_rows = distributed.gathered(own_rows)
-        most = {}  # role -> rows of its first, second, ... micro-batch on the fullest process
+        fullest = {}  # role -> rows of its first, second, ... micro-batch on the fullest process
         for role in totals:
             places = zip_longest(*(counts[role] for counts in all_rows), fillvalue=1)
-            most[role] = [max(rows) for rows in places]
-        return levelled(batches, most)
+            fullest[role] = [max(rows) for rows in places]
+        return levelled(batches, fullest)
 
     def _backward(self, model: Any, batches: list[MicroBatch]) -> torch.Tensor:
         """Gradients of all micro-batches, added up; the summed loss."""
@@ -154,7 +154,7 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
             self.temperature = self.args.temperature = batch.temperature
             limit = self.limits[batch.role]
             self.max_completion_length = self.args.max_completion_length = limit
-            more = any(other.role == batch.role for other in batches[number:])
+            more = any(later.role == batch.role for later in batches[number:])
             with self.accelerator.no_sync(model) if more else contextlib.nullcontext():
                 total += super().training_step(model, inputs, None)
         return total
@@ -239,11 +239,11 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
         """
         self.policy.model.set_requires_grad(list(self.policy.names), True)
         optimizer = super().create_optimizer(model)
-        own = {id(p) for n, p in self.policy.model.named_parameters() if ".designer." in n}
+        designer_ids = {id(p) for n, p in self.policy.model.named_parameters() if ".designer." in n}
         rate = self.recipe.train.learning_rate.designer
-        for group in list(optimizer.param_groups) if own else []:
-            designer = [p for p in group["params"] if id(p) in own]
-            group["params"] = [p for p in group["params"] if id(p) not in own]
+        for group in list(optimizer.param_groups) if designer_ids else []:
+            designer = [p for p in group["params"] if id(p) in designer_ids]
+            group["params"] = [p for p in group["params"] if id(p) not in designer_ids]
             optimizer.add_param_group(group | {"params": designer, "lr": rate, "role": "designer"})
         return optimizer
 

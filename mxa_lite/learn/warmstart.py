@@ -83,15 +83,15 @@ class _PlainSFT(SFTTrainer):
 
 def rows(engine: Engine, chats: list[Chat]) -> list[dict[str, list[int]]]:
     """Token ids of each chat as generation would see it, and which of them carry loss."""
-    done, template = [], engine.policy.template
+    encoded, template = [], engine.policy.template
     for chat in chats:
         reply = template.text_ids(chat[-1]["content"])
         room = engine.max_length - len(reply) - 1
         prompt, _ = engine.encode(chat[:-1], max(room, 1))  # the reply is what must not be cut
         ids = [*prompt, *reply, template.turn_end]
         mask = [0] * len(prompt) + [1] * (len(ids) - len(prompt))
-        done.append({"input_ids": ids, "completion_mask": mask})
-    return done
+        encoded.append({"input_ids": ids, "completion_mask": mask})
+    return encoded
 
 
 class _Progress(TrainerCallback):
@@ -122,15 +122,15 @@ def warm_start(
     cold = recipe.cold_start
     for name in policy.names:
         roles = [role for role in ROLES if policy.adapters[role] == name]
-        some = [chat for role in roles for chat in chats[role]]
-        if not some:
+        adapter_chats = [chat for role in roles for chat in chats[role]]
+        if not adapter_chats:
             continue
-        data = rows(engine, some)
+        data = rows(engine, adapter_chats)
         # As many chats at once as the memory is planned for, and none of a batch left over.
         fitting = recipe.train.tokens_per_micro_batch // max(len(row["input_ids"]) for row in data)
         sizes = [n for n in range(1, cold.batch_size + 1) if cold.batch_size % n == 0]
         sizes = [n for n in sizes if n <= max(fitting, 1)]
-        steps = min(cold.steps, -(-PASSES * len(some) // cold.batch_size))
+        steps = min(cold.steps, -(-PASSES * len(adapter_chats) // cold.batch_size))
         policy.activate(roles[0])
         trained = [p for p in policy.model.parameters() if p.requires_grad]
         before, progress = [p.detach().clone() for p in trained], _Progress(name, say)

@@ -30,9 +30,9 @@ COVERS = (
 )
 
 
-def missing_for_gpu(found: dict[str, str], cuda: bool) -> list[str]:
+def missing_for_gpu(installed: dict[str, str], cuda: bool) -> list[str]:
     """What keeps this machine from a GPU run, each with the command or the step that mends it."""
-    torch, _, build = found.get("torch", "").partition("+")
+    torch, _, build = installed.get("torch", "").partition("+")
     headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
     compiler = any(map(shutil.which, ("cc", "gcc", "clang")))
     steps = {
@@ -40,7 +40,7 @@ def missing_for_gpu(found: dict[str, str], cuda: bool) -> list[str]:
         " that pytorch.org names": build == "cpu",
         "no CUDA device is visible: an NVIDIA card, and a driver as new as torch's CUDA, see"
         " `nvidia-smi`": not cuda,
-        f"unsloth is not installed: {GET_UNSLOTH}": "unsloth" not in found,
+        f"unsloth is not installed: {GET_UNSLOTH}": "unsloth" not in installed,
         "no C compiler, which Triton's kernels need: apt-get install gcc libc6-dev": not compiler,
         "no Python headers, which Triton's kernels need: apt-get install python3-dev": not headers,
     }
@@ -53,10 +53,10 @@ def xformers() -> str | None:
     if find_spec("xformers") is None:
         return None
     code = "from xformers._cpp_lib import _register_extensions as load; load()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    if not done.returncode:
+    probe = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if not probe.returncode:
         return None
-    reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:200]
+    reason = (probe.stderr.strip().splitlines() or ["no reason given"])[-1][:200]
     return f"cannot load, so Unsloth takes PyTorch's own attention ({reason})"
 
 
@@ -80,13 +80,13 @@ def report() -> list[str]:
     from mxa_lite.sandbox.box import Limits, Sandbox
     from mxa_lite.sandbox.confine import LEVELS
 
-    found, cuda = versions(), torch.cuda.is_available()
+    installed, cuda = versions(), torch.cuda.is_available()
     dtype, why_dtype = choose_dtype(Model())
     with Sandbox(Limits(), LEVELS[0]) as sandbox:
         reached = LEVELS.index(sandbox.level)
     if broken := xformers():
-        found["xformers"] += f": {broken}"
-    rows = found | {
+        installed["xformers"] += f": {broken}"
+    rows = installed | {
         "platform": f"{sys.platform} {platform.machine()}",
         "device": device(),
         "dtype": f"{str(dtype).removeprefix('torch.')}: {why_dtype}",
@@ -94,8 +94,8 @@ def report() -> list[str]:
         "sandbox": f"{LEVELS[reached]} (of {', '.join(LEVELS)}). What it covers:",
     }
     lines = [f"{name:<13} {text}" for name, text in rows.items()]
-    for what, level in COVERS:
-        lines.append(f"  {'yes' if LEVELS.index(level) <= reached else 'NO':<4}{what}")
-    steps = missing_for_gpu(found, cuda)
+    for protection, level in COVERS:
+        lines.append(f"  {'yes' if LEVELS.index(level) <= reached else 'NO':<4}{protection}")
+    steps = missing_for_gpu(installed, cuda)
     lines.append("missing for a GPU run:" if steps else "nothing is missing for a GPU run")
     return lines + [f"  - {step}" for step in steps]

@@ -103,8 +103,8 @@ def decode_step(
     merged = recipe.rollout.weights == "merged"
     quantized = recipe.model.quantization == "4bit" and not merged
     weights = linear * (NF4_BYTES + 2 * b if quantized else b) + shape.vocab * shape.hidden * b
-    seen = guess["prompt"] + guess["tokens"] / 2
-    moved = weights + rows * (seen * kv + shape.vocab * 4 * LOGIT_COPIES)
+    context_tokens = guess["prompt"] + guess["tokens"] / 2
+    moved = weights + rows * (context_tokens * kv + shape.vocab * 4 * LOGIT_COPIES)
     reading = moved / (card.gb_per_s * 1e9 * guess["bandwidth"])
     launches = shape.layers * guess["launches"]
     launching = launches * guess["launch_us"] / 1e6

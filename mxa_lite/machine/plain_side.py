@@ -23,33 +23,33 @@ COLD = {"method": "data", "steps": 10, "batch_size": 4, "learning_rate": 1e-3}
 
 def answer(recipe: Recipe, folder: Path) -> None:
     """Read `asked.pt` and the adapters in `folder`, and write `plain.pt`."""
-    asked = torch.load(folder / "asked.pt")
+    request = torch.load(folder / "asked.pt")
     policy = load_policy(recipe)
     policy.load(folder)
     policy.learning()
-    found: dict[str, Any] = {"logps": [], "other": [], "gradients": {}, "ties": []}
-    for role, other in zip(ROLES, ROLES[::-1], strict=True):
-        calls = [call for call in asked["calls"] if call["role"] == role]
+    reply: dict[str, Any] = {"logps": [], "other": [], "gradients": {}, "ties": []}
+    for role, other_role in zip(ROLES, ROLES[::-1], strict=True):
+        calls = [call for call in request["calls"] if call["role"] == role]
         tokens = sum(len(call["completion_ids"]) for call in calls)
         policy.model.zero_grad(set_to_none=True)
         policy.activate(role)
         for call in calls:
             logps, _ = scored(policy, call)
             (-call["advantage"] * logps.sum() / tokens).backward()
-            found["logps"].append(logps.detach().cpu())
-        found["gradients"] |= {
+            reply["logps"].append(logps.detach().cpu())
+        reply["gradients"] |= {
             name: parameter.grad.cpu()
             for name, parameter in policy.model.named_parameters()
             if parameter.grad is not None
         }
         with torch.no_grad():
-            policy.activate(other)
-            found["other"] += [scored(policy, call)[0].cpu() for call in calls]
+            policy.activate(other_role)
+            reply["other"] += [scored(policy, call)[0].cpu() for call in calls]
             policy.activate(role)
-            greedy = [call for call in asked["greedy"] if call["role"] == role]
-            found["ties"] += [float((b - a).max()) for a, b in (scored(policy, c) for c in greedy)]
-    found["cold"] = cold_start(recipe)
-    torch.save(found, folder / "plain.pt")
+            greedy = [call for call in request["greedy"] if call["role"] == role]
+            reply["ties"] += [float((b - a).max()) for a, b in (scored(policy, c) for c in greedy)]
+    reply["cold"] = cold_start(recipe)
+    torch.save(reply, folder / "plain.pt")
 
 
 def scored(policy: Policy, call: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,6 +70,6 @@ def cold_start(recipe: Recipe) -> list[float]:
     policy = load_policy(recipe)
     chats = {"designer": [], "executor": read_chats(embedded.COLD_START)["executor"][:12]}
     engine = Engine(policy, recipe.model.max_length, recipe.generation_tokens)
-    said: list[str] = []
-    warm_start(recipe, policy, engine, chats, said.append)
-    return [float(text.rpartition(" ")[2]) for text in said if " loss " in text]
+    lines: list[str] = []
+    warm_start(recipe, policy, engine, chats, lines.append)
+    return [float(text.rpartition(" ")[2]) for text in lines if " loss " in text]

@@ -60,8 +60,8 @@ class Ground:
     @cached_property
     def trees(self) -> list[Tree]:
         """Hand-written systems, rolled out; every call has an advantage of 1 or -1."""
-        with sampler_for(self.recipe, self.policy) as made:
-            engine, sandbox, grader = made.engine, made.sandbox, made.grader
+        with sampler_for(self.recipe, self.policy) as sampler:
+            engine, sandbox, grader = sampler.engine, sampler.sandbox, sampler.grader
             self.engine = engine
             return FixedDesigns(engine, sandbox, grader, self.recipe).some("selftest")
 
@@ -71,13 +71,13 @@ class Ground:
         calls = [
             {"role": t.role, "advantage": t.call.advantage, **_tokens(t.call)} for t in self.calls
         ]
-        said = zip(BOTH * 16, self.said(0.0), strict=True)
-        greedy = [{"role": role, **_tokens(completion)} for role, completion in said]
+        pairs = zip(BOTH * 16, self.said(0.0), strict=True)
+        greedy = [{"role": role, **_tokens(completion)} for role, completion in pairs]
         self.policy.save(self.folder)
         torch.save({"calls": calls, "greedy": greedy}, self.folder / "asked.pt")
-        with self.plain_side(subprocess.PIPE) as other:
-            _, errors = other.communicate()
-        if other.returncode:
+        with self.plain_side(subprocess.PIPE) as process:
+            _, errors = process.communicate()
+        if process.returncode:
             raise RuntimeError(f"plain PEFT: {errors.strip().splitlines()[-1]}")
         return dict(torch.load(self.folder / "plain.pt"))
 
@@ -89,13 +89,13 @@ class Ground:
     def said(self, temperature: float) -> list[Completion]:
         """Completions of at most 64 tokens for 16 questions, the two roles in turn."""
         texts = [q.text for q in tasks.load(self.recipe.task, 1).train[:16]]
-        asked = [
+        requests = [
             Request([{"role": "user", "content": text}], role, (text, role), temperature, 64)
             for text in texts
             for role in BOTH
         ]
         self.trees  # noqa: B018 - makes the engine
-        return self.engine.generate(asked)
+        return self.engine.generate(requests)
 
     def train(
         self,
@@ -134,8 +134,8 @@ def _tokens(call: Any) -> dict[str, list[int]]:
 
 
 def _weights(policy: Policy) -> Weights:
-    named = policy.model.named_parameters()
-    return {name: p.detach().cpu().clone() for name, p in named if "lora_" in name}
+    parameters = policy.model.named_parameters()
+    return {name: p.detach().cpu().clone() for name, p in parameters if "lora_" in name}
 
 
 def _moved(before: Weights, after: Weights, role: str) -> bool:
@@ -175,19 +175,19 @@ def check_adapters(ground: Ground) -> Found:
 
 def _is_fused(layer: Any) -> bool:
     """Whether Unsloth put its kernels for adapters into all three places of a block."""
-    parts = [getattr(layer.self_attn, name, None) for name in ("apply_qkv", "apply_o")]
-    parts.append(getattr(layer.mlp.forward, "__func__", None))  # of a partial, perhaps
-    names = [getattr(getattr(part, "func", part), "__name__", "") for part in parts]
+    forwards = [getattr(layer.self_attn, name, None) for name in ("apply_qkv", "apply_o")]
+    forwards.append(getattr(layer.mlp.forward, "__func__", None))  # of a partial, perhaps
+    names = [getattr(getattr(forward, "func", forward), "__name__", "") for forward in forwards]
     return all(name.startswith("apply_lora") for name in names)
 
 
 def check_log_probs(ground: Ground) -> Found:
     sampled = torch.cat([torch.tensor(t.call.logps) for t in ground.calls])
-    plain, other = torch.cat(ground.plain["logps"]), torch.cat(ground.plain["other"])
-    gaps, apart = (sampled - plain).abs(), float((plain - other).abs().mean())
-    mean, most = float(gaps.mean()), float(gaps.max())
-    text = f"mean gap {mean:.2g}, at most {most:.2g}, of {len(gaps)} tokens; other role {apart:.2g}"
-    return mean < 0.02 and most < 0.3 and apart > 10 * mean, text
+    plain, other_role = torch.cat(ground.plain["logps"]), torch.cat(ground.plain["other"])
+    gaps, apart = (sampled - plain).abs(), float((plain - other_role).abs().mean())
+    mean, peak = float(gaps.mean()), float(gaps.max())
+    text = f"mean gap {mean:.2g}, at most {peak:.2g}, of {len(gaps)} tokens; other role {apart:.2g}"
+    return mean < 0.02 and peak < 0.3 and apart > 10 * mean, text
 
 
 def check_greedy(ground: Ground) -> Found:
@@ -198,14 +198,14 @@ def check_greedy(ground: Ground) -> Found:
 
 
 def check_gradients(ground: Ground) -> Found:
-    wanted = ground.plain["gradients"]
+    expected = ground.plain["gradients"]
     (before, after), _ = ground.train("gradients", [BOTH], SGD)
     off = max(
         float((before[name] - after[name] - gradient).norm() / gradient.norm())
-        for name, gradient in wanted.items()
+        for name, gradient in expected.items()
     )
-    text = f"at most {off:.2%} off in {len(wanted)} of {len(before)} matrices"
-    return off < 0.06 and len(wanted) == len(before), text
+    text = f"at most {off:.2%} off in {len(expected)} of {len(before)} matrices"
+    return off < 0.06 and len(expected) == len(before), text
 
 
 def check_repeats(ground: Ground) -> Found:
@@ -216,7 +216,7 @@ def check_repeats(ground: Ground) -> Found:
 
 def check_steps(ground: Ground) -> Found:
     weights, numbers = ground.train("steps", [BOTH, BOTH, ("executor",), ("executor",)], {})
-    norms = [one["grad_norm"] for one in numbers]
+    norms = [update["grad_norm"] for update in numbers]
     moves = [[_moved(a, b, role) for role in BOTH] for a, b in pairwise(weights)]
     text = "gradient norms " + ", ".join("none" if n is None else f"{n:.3g}" for n in norms)
     good = all(norms) and moves == [[True, True]] * 2 + [[False, True]] * 2
@@ -227,11 +227,11 @@ def check_resume(ground: Ground) -> Found:
     off, cuda = {}, torch.cuda.is_available()
     for optim in ("adamw_torch", "paged_adamw_8bit")[: 1 + cuda]:
         sets = {"train.save_every": 2, "train.optim": optim}
-        (start, *_, whole), _ = ground.train(f"whole {optim}", [BOTH] * 4, sets)
+        (start, *_, unbroken), _ = ground.train(f"whole {optim}", [BOTH] * 4, sets)
         middle = ground.folder / f"whole {optim}" / "step-00002"
-        (*_, rest), _ = ground.train(f"rest {optim}", [BOTH] * 4, sets, middle)
-        moved = sum(float((whole[n] - start[n]).norm()) for n in whole)
-        off[optim] = sum(float((whole[n] - rest[n]).norm()) for n in whole) / moved
+        (*_, resumed), _ = ground.train(f"rest {optim}", [BOTH] * 4, sets, middle)
+        moved = sum(float((unbroken[n] - start[n]).norm()) for n in unbroken)
+        off[optim] = sum(float((unbroken[n] - resumed[n]).norm()) for n in unbroken) / moved
     text = ", ".join(f"{optim}: {value:.2g} of the movement off" for optim, value in off.items())
     return max(off.values()) <= 0.01 * cuda, text
 
@@ -246,7 +246,7 @@ def check_float16(ground: Ground) -> Found:
     if not torch.cuda.is_available():
         raise Skip("no GPU here, and the scaler needs one")
     _, numbers = ground.train("float16", [BOTH] * 8, {"model.dtype": "float16"})
-    skipped = sum(one["step_skipped"] for one in numbers)
+    skipped = sum(update["step_skipped"] for update in numbers)
     return skipped <= 3, f"{skipped} of 8 skipped, scale {numbers[-1]['scale']}"
 
 

@@ -50,25 +50,25 @@ def selftest(sets: tuple[str, ...], say: Say = lambda text: None) -> dict[str, A
     result: passed, failed or skipped. `sets` change the recipe, a loader or a dtype.
     """
     loader = ": ".join(choose_loader(recipe_file.load("arithmetic", (*SETS, *sets)).model))
-    found: dict[str, dict[str, Any]] = {}
+    checks: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="mxa-selftest-") as folder:
-        while left := [name for name in CRITERIA if name not in found]:
-            for name, result in _process(Path(folder), sets, left):
-                found[name] = result | {"wanted": CRITERIA[name]}
-                say(described(name, found[name]))
+        while pending := [name for name in CRITERIA if name not in checks]:
+            for name, result in _process(Path(folder), sets, pending):
+                checks[name] = result | {"wanted": CRITERIA[name]}
+                say(described(name, checks[name]))
     return {
-        "passed": all(one["result"] != "failed" for one in found.values()),
-        "machine": machine(found["device"]["text"]),
+        "passed": all(check["result"] != "failed" for check in checks.values()),
+        "machine": machine(checks["device"]["text"]),
         "versions": versions(),
         "loader": loader,
-        "checks": found,
+        "checks": checks,
     }
 
 
 def described(name: str, result: dict[str, Any]) -> str:
     """A check as a line for a person."""
-    wanted = f" (wanted: {result['wanted']})" if result["result"] == "failed" else ""
-    return f"{result['result']:<8} {name:<10} {result['text']}{wanted}"
+    criterion = f" (wanted: {result['wanted']})" if result["result"] == "failed" else ""
+    return f"{result['result']:<8} {name:<10} {result['text']}{criterion}"
 
 
 def _process(
@@ -99,15 +99,15 @@ def started(
 
 def _asked() -> None:
     """What `started` asked for. Unsloth comes before everything that it patches."""
-    asked = json.loads(sys.argv[1])
-    folder = Path(asked["folder"])
-    recipe = recipe_file.load("arithmetic", (*SETS, *asked["sets"]))
+    request = json.loads(sys.argv[1])
+    folder = Path(request["folder"])
+    recipe = recipe_file.load("arithmetic", (*SETS, *request["sets"]))
     unsloth_first(recipe.model)
-    if asked["names"]:
+    if request["names"]:
         from mxa_lite.machine import proofs
 
-        plain = partial(started, folder, (*asked["sets"], "model.loader=plain"), [])
-        proofs.run(proofs.Ground(recipe, folder, plain), asked["names"])
+        plain = partial(started, folder, (*request["sets"], "model.loader=plain"), [])
+        proofs.run(proofs.Ground(recipe, folder, plain), request["names"])
     else:
         from mxa_lite.machine import plain_side
 

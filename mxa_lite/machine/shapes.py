@@ -70,16 +70,16 @@ def shape_from_config(path: Path) -> Shape:
         config = config.get("text_config", config)
         experts = [k for k, v in config.items() if "experts" in k and isinstance(v, int) and v > 1]
         hidden, heads = config["hidden_size"], config["num_attention_heads"]
-        unsaid = {"num_key_value_heads": heads, "head_dim": hidden // heads}
-        said = {key: value for key, value in config.items() if value is not None}
-        config = unsaid | {"tie_word_embeddings": False} | said
+        defaults = {"num_key_value_heads": heads, "head_dim": hidden // heads}
+        stated = {key: value for key, value in config.items() if value is not None}
+        config = defaults | {"tie_word_embeddings": False} | stated
         shape = Shape(*(config[key] for key in KEYS))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"not the config of a decoder this kit can plan: {error}"
         raise InputError(f"{path}: {reason}") from None
     if experts or method != "bitsandbytes":
-        what = f"a mixture of experts ({experts[0]})" if experts else f"quantized by {method}"
-        raise InputError(f"{path}: the model is {what}; take a dense 16-bit one")
+        fault = f"a mixture of experts ({experts[0]})" if experts else f"quantized by {method}"
+        raise InputError(f"{path}: the model is {fault}; take a dense 16-bit one")
     return shape
 
 
@@ -92,11 +92,11 @@ def shape_of(name: str) -> Shape:
     if name == "embedded" or is_path(name):
         folder = embedded.FOLDER if name == "embedded" else Path(name).expanduser()
         return shape_from_config(folder / "config.json")
-    for pattern, what in REFUSED.items():
+    for pattern, reason in REFUSED.items():
         if re.search(pattern, name, re.I):
-            raise InputError(f'plan: "{name}" is {what}')
-    for known, shape in SHAPES.items():
-        if _family(known) == _family(name):
+            raise InputError(f'plan: "{name}" is {reason}')
+    for model, shape in SHAPES.items():
+        if _family(model) == _family(name):
             return shape
     listed = ", ".join(["embedded", *SHAPES])
     raise InputError(

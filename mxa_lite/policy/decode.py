@@ -63,11 +63,11 @@ def is_plain(cache: DynamicCache) -> bool:
 
 def repeated(cache: DynamicCache, tokens: int, rows: int) -> DynamicCache:
     """The last tokens of the cache of a single row, for `rows` equal ones."""
-    made = DynamicCache()
+    copies = DynamicCache()
     for number, layer in enumerate(cache.layers):
-        kept = (s[:, :, -tokens:].expand(rows, -1, -1, -1) for s in (layer.keys, layer.values))
-        made.update(*kept, number)
-    return made
+        states = (s[:, :, -tokens:].expand(rows, -1, -1, -1) for s in (layer.keys, layer.values))
+        copies.update(*states, number)
+    return copies
 
 
 def can_drop_rows(cache: DynamicCache) -> bool:
@@ -90,11 +90,11 @@ def in_place(
         buffers = []
         for name in ("keys", "values"):
             buffer = layer.keys.new_zeros(rows, heads, width, size)
-            for source, taken, target in parts:
+            for source, source_rows, target_rows in parts:
                 states = getattr(source.layers[number], name)
-                states = states[taken]
-                buffer[target, :, :head] = states[:, :, :head]
-                buffer[target, :, width - states.shape[2] + head :] = states[:, :, head:]
+                states = states[source_rows]
+                buffer[target_rows, :, :head] = states[:, :, :head]
+                buffer[target_rows, :, width - states.shape[2] + head :] = states[:, :, head:]
             buffers.append(buffer)
         cache.layers.append(InPlaceLayer(*buffers))
     return cache

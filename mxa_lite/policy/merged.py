@@ -20,8 +20,8 @@ def _adapter_weights(layers: dict[str, Any], name: str) -> list[torch.Tensor]:
     return [
         parameter.detach()
         for layer in layers.values()
-        for part in layer.adapter_layer_names
-        if name in (adapters := getattr(layer, part))
+        for attribute in layer.adapter_layer_names
+        if name in (adapters := getattr(layer, attribute))
         for parameter in (
             adapters[name].parameters()
             if isinstance(adapters[name], torch.nn.Module)
@@ -57,8 +57,8 @@ class Merged:
         if name not in self._copies:
             self._copies[name] = self._copied()
         weights = _adapter_weights(self._layers, name)
-        seen = self._seen.get(name)
-        if seen is None or not all(map(torch.equal, weights, seen)):
+        previous = self._seen.get(name)
+        if previous is None or not all(map(torch.equal, weights, previous)):
             self._merge(name)
             self._seen[name] = [weight.clone() for weight in weights]
         return self._copies[name], self._decoders[name]
@@ -67,11 +67,11 @@ class Merged:
         """A model that shares all but the adapted layers with the base."""
         with torch.device("meta"):
             copy = type(self._base)(self._base.config)
-        own = dict(self._base.named_modules())
+        base_modules = dict(self._base.named_modules())
         for name, module in copy.named_modules():
             if name not in self._layers:
-                module._parameters.update(own[name]._parameters)
-                module._buffers.update(own[name]._buffers)
+                module._parameters.update(base_modules[name]._parameters)
+                module._buffers.update(base_modules[name]._buffers)
         copy.generation_config = self._base.generation_config
         return copy.eval().requires_grad_(False)
 
@@ -80,14 +80,14 @@ class Merged:
         modules = dict(copy.named_modules())
         for layer_name, layer in self._layers.items():
             base = layer.get_base_layer()
-            whole = dequantize_module_weight(base).to(self._base.dtype)
-            whole = whole + layer.get_delta_weight(name).to(whole.dtype)
+            weight = dequantize_module_weight(base).to(self._base.dtype)
+            weight = weight + layer.get_delta_weight(name).to(weight.dtype)
             module = modules[layer_name]
             if module.weight.is_meta:
-                module.weight = torch.nn.Parameter(whole, requires_grad=False)
+                module.weight = torch.nn.Parameter(weight, requires_grad=False)
                 module._parameters["bias"] = base._parameters.get("bias")
             else:
-                module.weight.data.copy_(whole)
+                module.weight.data.copy_(weight)
         if name not in self._decoders:
             fits = Decoder.fits(copy)
             self._decoders[name] = Decoder(copy, self._max_length) if fits else None

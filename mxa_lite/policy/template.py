@@ -98,7 +98,7 @@ class Template:
 
     def _pieces(self, text: str) -> list[int]:
         """Token ids of what stands between the marks, so that no broken name is a token."""
-        return [i for part in text.split(BREAK) for i in self.plain_ids(part)]
+        return [i for piece in text.split(BREAK) for i in self.plain_ids(piece)]
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
@@ -112,13 +112,13 @@ class Template:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode(
-        self, messages: list[Message], most: int, reply: bool = True
+        self, messages: list[Message], limit: int, reply: bool = True
     ) -> tuple[list[int], bool]:
-        """Prompt ids, at most `most`, and whether something was cut for that: the beginning of the
+        """Prompt ids, at most `limit`, and whether something was cut for that: the beginning of the
         longest message's text, the system part last; never the header of a turn."""
         ids, cut = self.ids(messages, reply), False
         messages = list(messages)
-        while len(ids) > most and any(m["content"] for m in messages):
+        while len(ids) > limit and any(m["content"] for m in messages):
             cut = True
             longest = max(messages, key=lambda m: (m["role"] != "system", len(m["content"])))
             if not longest["content"]:
@@ -126,12 +126,12 @@ class Template:
             text = longest["content"]
             tokens = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
             starts = [start for start, _ in tokens["offset_mapping"]]
-            over = len(ids) - most
-            rest = text[starts[over] :] if over < len(starts) else ""
-            changed = longest | {"content": rest if len(rest) < len(text) else ""}
+            over = len(ids) - limit
+            tail = text[starts[over] :] if over < len(starts) else ""
+            changed = longest | {"content": tail if len(tail) < len(text) else ""}
             messages = [changed if m is longest else m for m in messages]
             ids = self.ids(messages, reply)
-        return ids[max(len(ids) - most, 0) :], cut or len(ids) > most
+        return ids[max(len(ids) - limit, 0) :], cut or len(ids) > limit
 
 
 def _marked(shape: str) -> tuple[list[Message], list[str]]:
@@ -147,15 +147,15 @@ def _fault(template: Template, shape: str) -> str | None:
     """What is wrong when the template renders this shape; None when all texts come back."""
     messages, texts = _marked(shape)
     try:
-        text, again = template.render(messages), template.render(messages)
+        rendered, again = template.render(messages), template.render(messages)
     except (TemplateError, TypeError, ValueError) as error:
         return " ".join(str(error).split())[:200] or type(error).__name__
-    places = [text.find(part) for part in texts]
+    places = [rendered.find(text) for text in texts]
     if -1 in places:
         return f"it leaves the {ROLE_OF[shape[places.index(-1)]]} message out"
     if places != sorted(places):
         return "it changes the order of messages"
-    return None if text == again else "it renders the same messages differently each time"
+    return None if rendered == again else "it renders the same messages differently each time"
 
 
 def probe(tokenizer: Any, arguments: dict[str, Any]) -> Template:
@@ -215,8 +215,8 @@ def _thinking(template: Template) -> tuple[dict[str, Any], str | None]:
 def _turn_end(template: Template) -> int:
     """The token behind an assistant's text; the tokenizer's eos where the template writes none."""
     messages, texts = _marked("ua")
-    rest = template.render(messages, reply=False).rpartition(texts[-1])[2].lstrip()
-    ids = template.plain_ids(rest)
+    ending = template.render(messages, reply=False).rpartition(texts[-1])[2].lstrip()
+    ids = template.plain_ids(ending)
     if ids and ids[0] in template.tokenizer.added_tokens_decoder:
         return ids[0]
     if template.tokenizer.eos_token_id is None:
