@@ -23,7 +23,7 @@ def _adapters(run: Path) -> list[Path]:
     return sorted(path.parent for path in checkpoint_of(run).glob("*/adapter_config.json"))
 
 
-def _finish(run: Path, recipe: Recipe, tokenizer: Any, target: Path, what: str) -> None:
+def _finish(run: Path, recipe: Recipe, tokenizer: Any, target: Path, summary: str) -> None:
     tokenizer.save_pretrained(target)
     name, embedded = recipe.model.name, recipe.model.name == "embedded"
     head = f"license: {'mit' if embedded else 'other'}\ntags: [mxa-lite, lora]"
@@ -39,7 +39,7 @@ def _finish(run: Path, recipe: Recipe, tokenizer: Any, target: Path, what: str) 
     parts = [
         f"---\n{head}\n---",
         f"# {target.name} of {run.resolve().name}",
-        f"{what}. Base model: {name}. mxa-lite checkpoint {checkpoint_of(run).name}.",
+        f"{summary}. Base model: {name}. mxa-lite checkpoint {checkpoint_of(run).name}.",
         "## Numbers of both roles together\n\n" + ("\n".join(table) if rows else "None yet."),
         "## Licence\n\n" + ("MIT, as the kit's." if embedded else f"That of {name}: see its card."),
         "## Recipe\n\n```yaml\n" + (run / "recipe.yaml").read_text(encoding="utf-8") + "```\n",
