@@ -183,7 +183,7 @@ def extract_script(reply: str) -> str | None:
     """
     text = reply.rpartition("</think>")[2]
     # a script may hold that tag too, in a string of its own
-    if scripts := _scripts(text) or [one for one in _scripts(reply) if "</think>" in one]:
+    if scripts := _scripts(text) or [script for script in _scripts(reply) if "</think>" in script]:
         return scripts[-1]
     if last := _unfenced(_last_block(text, "code")):
         return last
