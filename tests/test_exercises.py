@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"
 NAMED_AFTER = {
     "adapters": {"model.adapters"},
+    "ceiling": {"schedule.first"},
     "cold-start": {"cold_start.method"},
     "executor-group": {"credit.executor_group"},
     "executor-unit": {"credit.executor_unit"},

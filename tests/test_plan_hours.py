@@ -13,7 +13,8 @@ from mxa_lite.machine.plan import describe, plan
 from mxa_lite.machine.shapes import NF4_BYTES, Shape
 from mxa_lite.recipe.file import SHIPPED, load
 
-PAGE = (Path(__file__).parent.parent / "recipes/docs/gpu.md").read_text(encoding="utf-8")
+PAGE_PATH = Path(__file__).parent.parent / "recipes/docs/gpu.md"
+PAGE = PAGE_PATH.read_text(encoding="utf-8")
 
 
 def test_an_evening_is_an_evening_on_paper() -> None:
@@ -98,6 +99,8 @@ def test_the_page_and_the_headers_say_what_plan_says() -> None:
         recipe = load(name, [] if preset == "gpu=12gb" else [preset])  # 12gb: their own
         hours = plan(recipe, card_name=card)["hours"]
         assert (f"{hours['low']:.1f}", f"{hours['high']:.1f}") == (low, high), (card, name)
+        readme = (PAGE_PATH.parents[2] / "README.md").read_text().split()
+        assert name == "gsm8k-full" or f"{low} to {high}" in " ".join(readme)
     for name, fast in (("gsm8k", []), ("gsm8k-full", ["gpu=24gb"])):
         header = (SHIPPED / f"{name}.yaml").read_text()
         line = re.search(
