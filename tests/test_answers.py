@@ -109,6 +109,9 @@ def test_longer_replies_never_become_shorter_than_short_ones():
 def test_blocks():
     assert delivery("<delivery>a</delivery> <delivery> b </delivery>") == "b"
     assert delivery("<delivery>a") is None
+    assert (
+        delivery("Put it in <delivery>...</delivery> or <delivery>your answer</delivery>") is None
+    )
     assert last_solution("<solution>\n```python\nx = 1\n```\n</solution>") == "x = 1"
     assert fences("```py\na\n```\ntext\n```\nb\n```") == [("py", "a"), ("", "b")]
     assert fences("```python\ncut") == [("python", "cut")]

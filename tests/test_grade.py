@@ -159,6 +159,15 @@ PASSES = [
      "    def __mul__(self, o):\n        if isinstance(o, V): return self.x * o.x + self.y * o.y\n"
      "        return V(self.x * o, self.y * o)"),
     (code("assert greet('Eva').startswith('Hello')"), "def greet(name): return 'Hello ' + name"),
+    # as in HumanEval: what a loop asks of each result is not asked of plain data
+    (code("for i in range(30):\n    assert abs(poly([i, 2], zero([i, 2]))) < 1e-6 > zero([0, 1])",
+          before="import math\ndef poly(xs, x):\n    return xs[0] + xs[1] * math.pow(x, 1)"),
+     "def zero(xs): return -xs[0] / xs[1]"),
+    (code("for i in range(30):\n    p = Pile()\n    p.put(i)\n"
+          "    assert round(p.take() + 0.2) == i"),
+     "class Pile:\n    def put(self, x): self.x = x\n    def take(self): return self.x"),
+    (code("assert f()[1:3] == [1, 2] and f()[-1] == 4", "xs = f()\nassert xs[::2] == [0, 2, 4]"),
+     "def f(): return [0, 1, 2, 3, 4]"),
 ]  # fmt: skip
 
 EQUAL = (

@@ -150,11 +150,13 @@ def test_one_text_is_one_question_whatever_its_example(tmp_path: Path) -> None:
 
 
 def test_results_that_came_as_json_may_be_tuples(tmp_path: Path, grader: Grader) -> None:
-    packed = json.dumps({"fn_name": "pair", "inputs": [[1, 2]], "outputs": [[[1, 2]]]})
+    packed = json.dumps({"fn_name": "pair", "inputs": [[1, 2]], "outputs": [[[1, [2]]]]})
     row = {"question": "Pair.", "input_output": packed, "starter_code": "def pair(a, b):"}
     path = write(tmp_path / "a.jsonl", [row])
     (question,) = tasks.load(TaskSpec(name="apps", test=path), 0, False).test
-    for answer, verdict in (("(a, b)", 1), ("[a, b]", 1), ("(b, a)", 0), ("{a, b}", 0)):
+    right = ("(a, [b])", "[a, [b]]", "[a, (b,)]")
+    wrong = ("(b, [a])", "[a, b]", "[a, {b}]", "{a: [b]}")
+    for answer, verdict in [*((one, 1) for one in right), *((one, 0) for one in wrong)]:
         assert grader.grade(question, f"def pair(a, b): return {answer}").correct == verdict
 
 

@@ -8,7 +8,7 @@ becomes a value named after the exception, or the reason why a test is not passe
 # methods.
 SHARED = r"""
 import ast, builtins, collections, datetime, decimal, enum, fractions, io, itertools, json, random
-import sys, types
+import sys, types, zlib
 sys.set_int_max_str_digits(0)
 class Stop(BaseException):  # ends a test; no Exception, so that the test's own handlers let it pass
     pass
@@ -36,6 +36,7 @@ BUILT = {
     "_Counter": (collections.Counter, lambda v: ({**v},)),
     "_bytearray": (bytearray, lambda v: (bytes(v),)),
     "_range": (range, lambda v: (v.start, v.stop, v.step)),
+    "_slice": (slice, lambda v: (v.start, v.stop, v.step)),
 }
 STAND_IN = ()  # the judge's, in place of what it does not know
 def encode(v):  # raises NotPlain, and what an object that is none may raise when it is looked at
@@ -120,12 +121,12 @@ def run(source, handed, arguments):
 results = []
 for test, operations in enumerate(transcript):
     results.append([])
-    for number, (source, handed) in enumerate(operations):
+    for source, handed, name in operations:
         sys.stdout, arguments = io.StringIO(), {}
         value, error = outcome_of(run, source, handed, arguments)
         if error is None:
-            held[f"_{test}_{number}"] = value
-            same = [f"@{name}" for name, handed in arguments.items() if handed is value]
+            held[name] = value
+            same = [f"@{key}" for key, given in arguments.items() if given is value]
             text = same[0] if same else plain(value)
         else:
             kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
@@ -202,7 +203,8 @@ def operator(name, sign, turned=False):
         pair = (send(other), self._source) if turned else (self._source, send(other))
         result = ask(f"({pair[0]} {sign} {pair[1]})")
         # an object could hide how far it is from what it is not equal to
-        if self._hides or not isinstance(other, StandIn) or other._hides:
+        plain = not isinstance(other, StandIn)
+        if self._hides or (self._known if plain else other._hides):
             if not isinstance(result, StandIn):
                 raise TypeError("plain data of an object's own operator")
             result.__dict__.update(_hides=True)
@@ -236,17 +238,19 @@ def send(value, handed=None):  # raises NotPlain, for a function of the test's o
     encode(handed.setdefault(name, value))
     return name
 def ask(source, handed={}, default=None):
-    operations, number = transcript[-1], len(transcript[-1])
     texts = {name: encode(value) for name, value in handed.items()}
-    operations.append([source, texts])
-    name = f"_{len(transcript) - 1}_{number}"
-    before = known[len(transcript) - 1] if known else []
-    if unknown or number >= len(before) or before[number][:2] != [source, texts]:
-        unknown.append(number)
+    # named by what is done, not by its place: in the next round some is not asked, of plain data
+    key = zlib.crc32(repr([source, texts]).encode("utf-8", "replace"))
+    name = f"_{len(transcript) - 1}_{key:x}_{times[key]}"
+    times[key] += 1
+    transcript[-1].append([source, texts, name])
+    before = known[len(transcript) - 1].get(name, []) if known else []
+    if before[:2] != [source, texts]:
+        unknown.append(name)
         if len(unknown) > 300:
             raise Stop("a loop that ends by what is not known yet")
         return StandIn(name) if default is None else default
-    text, after, printed = before[number][2:]
+    text, after, printed = before[3:]
     print(printed, end="")
     for argument, value in handed.items():
         update(value, after.get(argument))
@@ -294,6 +298,8 @@ def check(test):
         return False, "it asks nothing of the program"
     return all(holding), "" if all(holding) else "an assert does not hold"
 out, sys.stdout, transcript, unknown, checks = sys.stdout, io.StringIO(), [], [], []
+times = collections.Counter()  # how often the same was done
+known = [{operation[2]: operation for operation in operations} for operations in known]
 exceptions = {name: type(name, (Exception,), {}) for name in caught}
 answers = {name: StandIn(name, known=True) for name in names}
 for test in tests:

@@ -30,6 +30,10 @@ _UNPACKED = 256 << 20  # bytes of one row's packed tests
 _POWER = re.compile(r"[-+]?\d+(?:\.\d*)?e[-+]?\d{1,2}", re.I)  # 1e-07, as numbers are stored
 _BUILTINS = frozenset(dir(builtins))
 _NAMED = re.compile(r"\b(\w+)\s*\(|`(\w+)`")  # a function that a text names
+_LISTED = """
+def _listed(value):  # as the results of tests came, as JSON, which has no tuples
+    return [*map(_listed, value)] if isinstance(value, (list, tuple)) else value
+"""
 _STDIN = "\nWrite a program that reads standard input and prints the result."
 
 
@@ -128,17 +132,13 @@ def _humaneval(row: Row) -> Question:
     return code(text, [test], before=row["prompt"], entry=row["entry_point"])  # its helpers too
 
 
-def _is(out: Any) -> str:
-    """The comparison with a result that came as JSON, which has no tuples."""
-    return f"in ({out!r}, {tuple(out)!r})" if isinstance(out, list) else f"== {out!r}"
-
-
 def _calls(text: str, stub: str, name: str, pairs: list[tuple[list[Any], Any]]) -> Question:
     """Tests that call a function, or a method of LeetCode's class: (arguments, result)."""
     called = f"Solution().{name}" if "class Solution" in stub else name
-    tests = [f"assert {called}({', '.join(map(repr, args))}) {_is(out)}" for args, out in pairs]
+    calls = [f"{called}({', '.join(map(repr, arguments))})" for arguments, _ in pairs]
+    tests = [f"assert _listed({c}) == {out!r}" for c, (_, out) in zip(calls, pairs, strict=True)]
     stub = stub.strip() or f"def {name}({', '.join('abcdefgh'[: len(pairs[0][0])])}):"
-    return code(text, tests, f"\nWrite the function:\n{stub}", before=USUAL, entry=name)
+    return code(text, tests, f"\nWrite the function:\n{stub}", before=USUAL + _LISTED, entry=name)
 
 
 def _apps(row: Row) -> Question:

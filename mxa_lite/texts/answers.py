@@ -23,7 +23,7 @@ _MARK = re.compile(_FENCE.pattern + r"|</?(?i:code|python|solution)\b[^<>\n]*>",
 _FIRST = re.compile(r"^(?:from [\w.]+ import\b|import \w|\w+ = Agent\w*\()", re.M)  # unfenced
 _MARKS = 12  # of a reply that are tried as the ends of a script
 _HEAD, _TAIL = 200, 800
-# What an instruction has in its box, and a reply that quotes it.
+# What an instruction has in its box or delivery, and a reply that quotes it.
 _PLACEHOLDER = re.compile(r"[\s.?_<>]*(?:(?:the|your|final|answer|result|value)[\s.?_<>]*)*", re.I)
 
 # What is done to an answer before votes are counted, in this order.
@@ -96,8 +96,9 @@ def last_solution(text: str) -> str | None:
 
 
 def delivery(text: str) -> str | None:
-    """The last non-empty `<delivery>` block."""
-    return _last_block(text, "delivery")
+    """The last `<delivery>` block; none where it is empty or quoted from an instruction."""
+    block = _last_block(text, "delivery")
+    return None if _PLACEHOLDER.fullmatch(block or "") else block
 
 
 def shorten(text: str) -> str:
