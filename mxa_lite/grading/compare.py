@@ -12,12 +12,14 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any, TypeVar
 
 from mxa_lite.grading.intervals import Interval, chain, is_region, member, region
 from mxa_lite.grading.read import (
     NAME,
+    NO_UNIT,
     denominator,
     flat,
     inside,
@@ -40,14 +42,15 @@ LONGEST = 500  # characters of an answer that is compared
 Claim = bool | list[Any]
 
 _SAID = re.compile(r"(?:(?:so|thus|therefore),? )?(?:the )?(?:final )?answer(?: is:?|:)(.+)", re.I)
-_LETTER = re.compile(r"\(?([A-Za-z])\)?\.?")
 _OPTION = re.compile(r"\(?([A-Ja-j])(?:[).:](.*))?", re.S)
 _SECOND = re.compile(  # another option
     r"(?<![a-zA-Z(])\(?[A-J](?:\)|:\s)|\b(?:or|and)\s+\(?[A-J]\b"
 )
 _CUT_OFF = re.compile(r"\.\d+\s*(?:\.\.|…|\\[lcd]?dots(?![a-zA-Z]))")  # 0.333... is not 0.333
 _AND = re.compile(r"\s*[,;]?\s*\b(?:and|or)\b\s*")
-_SIGNS = {"%", "$", "degree"}  # units whose sign a bare answer may leave away
+_SIGNS = {*"%$€£¥¢", "degree"}  # units whose sign a bare answer may leave away
+_DATE = re.compile(r"\d+([-/.])\d+\1\d+|\d+ ?- ?\d+|[IVX]{2}|[nN][oO]|on")  # or score, range, word
+_FORMULA = re.compile(r"(?=.*[\\^_/])(?!.*(?<![\\a-zA-Z])[a-zA-Z]{5}|.*[a-z]{3} ).*")  # GMm/r^2
 
 _OPERATION = re.compile(r"[+\-·/^!±]|\\(?:frac|sqrt|binom|sum|prod|int|log|ln|sin|cos|tan)")
 
@@ -140,20 +143,14 @@ def _identical(gold: str, answer: str, undone: bool) -> Claim | None:
     return True if flat(gold) == flat(answer) else None
 
 
-def _letter(gold: str, answer: str, undone: bool) -> Claim | None:
-    gold_letter, answer_letter = _LETTER.fullmatch(gold), _LETTER.fullmatch(answer)
-    return gold_letter[1] == answer_letter[1] if gold_letter and answer_letter else None
-
-
 def _numbers(gold: str, answer: str, undone: bool) -> Claim | None:
     gold_value, answer_value = number(gold), number(answer)
     if gold_value is None or answer_value is None:
         return None
     under = denominator(answer)
-    fraction = denominator(gold) and gold_value.denominator > 1
-    return gold_value == answer_value and (
-        undone or not under or bool(fraction) or answer_value.denominator == under
-    )
+    fraction = bool(denominator(gold)) and gold_value.denominator > 1
+    done = under is None or (under > 0 and fraction) or 1 < under == answer_value.denominator
+    return gold_value == answer_value and (undone or done)
 
 
 def _unit(gold: str, answer: str, undone: bool) -> Claim | None:
@@ -166,30 +163,36 @@ def _unit(gold: str, answer: str, undone: bool) -> Claim | None:
         return None
     if {gold_unit, answer_unit} == {"", "degree"} and "π" in gold_text + answer_text:
         return None
-    alike = gold_unit == answer_unit or {gold_unit, answer_unit} == {"$", "dollar"}
+    alike = gold_unit == answer_unit or {gold_unit, answer_unit} in ({"$", "dollar"}, {"€", "euro"})
     if gold_unit and not alike and (answer_unit or gold_unit not in _SIGNS):
         return False
     if not gold_unit and answer_unit.startswith("base ") and answer_unit != "base 10":
         return False  # other digits than they look
     if None not in values and (gold_unit == "%") != (answer_unit == "%"):
-        # half is 50 %, and 50 where percents are asked
-        scaled = values[0] / 100 if gold_unit else values[0] * 100  # type: ignore[operator]
-        return any(_numbers(text, answer_text, undone) for text in (gold_text, str(scaled)))
+        # half is 50 %, and 50 where percents are asked, but never 0.5 %
+        scaled: Fraction = (values[0] or 0) * (Fraction(1, 100) if gold_unit else Fraction(100))
+        texts = (str(scaled), gold_text)[: 1 if not gold_unit and abs(scaled) < 100 else 2]
+        return any(_numbers(text, answer_text, undone) for text in texts)
     return same(gold_text, answer_text, undone)
 
 
 def _region(gold: str, answer: str, undone: bool) -> Claim | None:
     (name, text), (other_name, other_text) = member(gold), member(answer)
     if name or other_name:
+        named, bare = (text, other_text) if name else (other_text, text)
+        if named[:1] in ("(", "[") and bare[:1] not in ("(", "[") and not is_region(bare):
+            return False  # x∈(1,3) is no list
         return (not name or not other_name or name == other_name) and same(text, other_text, undone)
     texts = gold, answer
-    if not any(map(is_region, texts)) or any(len(parts(text, ",;")) > 1 for text in texts):
+    if not any(map(is_region, texts)):
         return None
     gold_region, answer_region = region(gold), region(answer)
     if gold_region and answer_region:
         if gold_region.name and answer_region.name and gold_region.name != answer_region.name:
             return False
         return _match(gold_region.intervals, answer_region.intervals, _interval)
+    if any(len(parts(text, ",;")) > 1 for text in texts):
+        return None
     (sides, signs), (other_sides, other_signs) = chain(gold), chain(answer)
     if gold_region or answer_region or len(signs) != len(sides) - 1 or signs != other_signs:
         return None if "=" in gold + answer else False
@@ -247,7 +250,7 @@ def _list(gold: str, answer: str, undone: bool) -> Claim | None:
     elif named == [False, True]:
         other_kind, other_items = _unnamed(other_kind, other_items)
     kinds = {kind, other_kind}
-    if "no" in kinds or ("tuple" in kinds and kinds & {"set", "one"}):
+    if "no" in kinds or "∅" in (gold, answer) or ("tuple" in kinds and kinds & {"set", "one"}):
         return False  # a pair has an order, a set has none
     return _ordered(items, other_items) if "tuple" in kinds else _match(items, other_items, same)
 
@@ -267,10 +270,11 @@ def _unnamed(kind: str, items: list[str]) -> tuple[str, list[str]]:
     if _called(pairs[0][0]) and not any(right for _, right in pairs[1:]):
         return kind, [pairs[0][1], *(left for left, _ in pairs[1:])]  # (x,y)=(1,2), (2,1)
     names = [flat(left) for left, _ in pairs]
-    if any("=" in right or not right for _, right in pairs) or not all(map(NAME.fullmatch, names)):
+    alike = len({*names}) == 1 and _called(names[0])
+    if any("=" in right or not right for _, right in pairs):
         return "no", []
-    if len({*names}) == 1:
-        return kind, [right for _, right in pairs]
+    if alike or not all(map(NAME.fullmatch, names)):
+        return kind if alike else "no", [right for _, right in pairs]
     pairs.sort()
     ends = [ord(name[-1]) for name in sorted(names)]
     heads = {name[:-1] for name in names}
@@ -282,10 +286,11 @@ def _unnamed(kind: str, items: list[str]) -> tuple[str, list[str]]:
 def _called(text: str) -> bool:
     """Whether a left side only says what the value is of: a name, or an expression of several."""
     names = [flat(name) for name in parts(inside(text, "()") or text, ",")]
-    if all(map(NAME.fullmatch, names)):  # (y,x)=(1,2) is the point (2,1)
+    if all(map(NAME.fullmatch, names)) and not NO_UNIT.search(text.lower()):
+        # (y,x)=(1,2) is the point (2,1)
         return all(len(a + b) > 2 or ord(a) - ord(b) != 1 for a, b in pairwise(names))
     plain = re.sub(r"\\(?:frac|sqrt|sin|cos|tan|log|ln|angle|triangle|overline|vec)", " ", text)
-    letters = re.findall(r"\\?[a-zA-Z](?:_(?:\w|\{[^{}]*\}))?", plain)
+    letters = re.findall(r"\\?[a-zA-Z](?:_(?:\w|\{[^{}]*\})|(?<=[fgh])\(\d+\))?", plain)
     return len({*letters}) > 1 and not wordy(plain)
 
 
@@ -305,6 +310,8 @@ def _chain(gold: str, answer: str, undone: bool) -> Claim | None:
             other_sides = other_sides[1:]
         elif (named and NAME.fullmatch(flat(other_first))) or len(sides) + len(other_sides) > 4:
             return False
+        elif named and number(sides[1]) is not None and "0" not in other_sides:
+            return False  # 2x=14 is not solved
         else:
             return ["equation", gold, answer]
     elif len(sides) > 1:
@@ -317,9 +324,14 @@ def _chain(gold: str, answer: str, undone: bool) -> Claim | None:
 
 
 def _words(gold: str, answer: str, undone: bool) -> Claim | None:
-    if not (wordy(gold) or wordy(answer) or ":" in gold + answer):
+    texts = gold, answer
+    words = any(wordy(text) or ":" in text for text in texts)
+    formulas = all(map(_FORMULA.fullmatch, texts))  # of letters that may be a product
+    if (not words or formulas) and (undone or not any(map(_DATE.fullmatch, texts))):
         return None
-    return gold.replace(" ", "").casefold() == answer.replace(" ", "").casefold()
+    if not re.search(r"[\\^_]", gold + answer):  # else a letter may be a name
+        gold, answer = (re.sub("^(?:an?|the) ", "", text.casefold()) for text in texts)
+    return gold.replace(" ", "") == answer.replace(" ", "")
 
 
 def _matrix(gold: str, answer: str, undone: bool) -> Claim | None:
@@ -327,6 +339,8 @@ def _matrix(gold: str, answer: str, undone: bool) -> Claim | None:
     if rows is None or other_rows is None or not re.search("matrix", gold + answer):
         return None
     if "matrix" not in gold or "matrix" not in answer:  # a column beside (1,2,3)
+        if any(len(m) > 1 < len(m[0]) for m in (rows, other_rows)):
+            return False
         rows, other_rows = ([[entry] for row in m for entry in row] for m in (rows, other_rows))
     if [len(row) for row in rows] != [len(row) for row in other_rows]:
         return False
@@ -364,7 +378,6 @@ class Rule:
 # fmt: off
 RULES = (
     Rule("the same text", _identical, (r"a_{n}", r"a_n"), ("a_{n}", "a_m")),
-    Rule("one letter", _letter, ("A", "(A)"), ("A", "a")),
     Rule("numbers, worked out", _numbers, ("0.5", r"\frac12"), ("24", "48/2")),
     Rule("units", _unit, ("5", "5 cm"), ("5 minutes", "5 dollars")),
     Rule("intervals, inequalities", _region, ("(0,1]", r"0<x\le1"), ("[0,1)", "(0,1)")),

@@ -21,9 +21,11 @@ from mxa_lite.grading.worker import ODD_TEXT
 _MOST = 10_000  # of an exponent or under a factorial: beyond, numbers would not fit in memory
 _DIGITS = 60  # to which unlike values are told apart before a proof is tried
 _TOKENS = re.compile(
-    r"\s*(\d*\.?\d+|\\begin\{matrix\}.*?\\end\{matrix\}|\\(?:vec|hat|bar|overline|tilde)\s*\{[^{}]*\}"
-    r"|\\[a-zA-Z]+|[a-zA-Zπ∞]'*|[-+·/^!°%(){}\[\]|_,])"
+    r"\s*([fgh]\^\{?-1\}?(?= ?\()|\d*\.?\d+|\\begin\{matrix\}.*?\\end\{matrix\}"
+    r"|\\(?:vec|hat|bar|overline|tilde)\s*\{[^{}]*\}|\\[a-zA-Z]+|[a-zA-Zπ∞]'*|!(?!!)|[-+·/^°%(){}\[\]|_,])"
 )
+_APPLIED = re.compile(r"[fghFGHPQ]|\\(?:(?:var)?phi|sigma|Gamma|zeta)")  # f(x+1) is no product
+_DERIVATIVE = re.compile(r"\\frac\{d[^{}]*\}\{d ?[a-zA-Z]")
 _GREEK = re.compile(
     r"\\(?:var)?(?:alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|rho"
     r"|sigma|tau|upsilon|phi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Sigma|Phi|Psi|Omega|ell)"
@@ -56,7 +58,7 @@ class _Reader:
         while match := _TOKENS.match(text, end):
             self.tokens.append(match[1])
             end = match.end()
-        if text[end:].strip():
+        if text[end:].strip() or _DERIVATIVE.search(text):
             raise Unread(text)
         self.at = 0
 
@@ -204,7 +206,7 @@ class _Reader:
             name += "_" + self.subscript()
         if name in ("e", "i"):
             return sympy.E if name == "e" else sympy.I
-        if self.peek() == "(" and name[0] in "fghFGH":
+        if self.peek() == "(" and _APPLIED.match(name):
             self.next()
             values = [self.sum()]
             while self.took(","):
