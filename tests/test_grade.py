@@ -159,6 +159,8 @@ PASSES = [
      "    def __mul__(self, o):\n        if isinstance(o, V): return self.x * o.x + self.y * o.y\n"
      "        return V(self.x * o, self.y * o)"),
     (code("assert greet('Eva').startswith('Hello')"), "def greet(name): return 'Hello ' + name"),
+    (code("assert len({P(1), P(1), P(2)}) == 2 and hash(P(1)) == hash(P(1))"),
+     "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass P:\n    x: int"),
     # as in HumanEval: what a loop asks of each result is not asked of plain data
     (code("for i in range(30):\n    assert abs(poly([i, 2], zero([i, 2]))) < 1e-6 > zero([0, 1])",
           before="import math\ndef poly(xs, x):\n    return xs[0] + xs[1] * math.pow(x, 1)"),

@@ -34,7 +34,7 @@ _ROUNDS = 8  # operations that depend on what earlier ones gave need a round eac
 _MARK = "\x1evalues "
 _USES = (  # builtins that the judge's stand-ins ask for
     "setattr", "len", "next", "isinstance", "int", "bool", "float", "str", "repr", "abs", "round",
-    "iter", "issubclass",
+    "hash", "iter", "issubclass",
 )  # fmt: skip
 
 # What LeetCode has imported before a solution runs; the runners of the field put it there too.

@@ -172,8 +172,6 @@ class StandIn:
         return ask(f"{send(item)} in {self._source}", default=True)
     def __instancecheck__(self, item):
         return ask(f"_isinstance({send(item)}, {self._source})", default=True)
-    def __hash__(self):
-        return id(self)
     def __eq__(self, other):
         return self._alike(other, "==")
     def __ne__(self, other):
@@ -218,7 +216,7 @@ for name, sign in zip("lt le gt ge".split(), "< <= > >=".split(), strict=True):
     compare = lambda self, other, sign=sign: self._compared(other, sign)
     setattr(StandIn, f"__{name}__", compare)
 for name, default in {"len": 0, "bool": True, "int": 0, "float": 0.0, "str": "", "repr": "",
-                      "abs": None, "round": None}.items():
+                      "abs": None, "round": None, "hash": 0}.items():
     def use(self, *_, name=name, default=default):
         if self._hides and name not in ("len", "str", "repr"):
             raise TypeError("plain data of an object's own operator")
