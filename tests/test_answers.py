@@ -146,6 +146,8 @@ print(1)
 or in <code></code> tags.""")
 answer(a(question))'''
 
+MUCH_QUOTING = "\n".join([QUOTING] * 6)
+
 
 @pytest.mark.parametrize(
     ("reply", "script"),
@@ -171,6 +173,8 @@ answer(a(question))'''
         (f"<think>so</think>\n```python\n{THINKING}\n```", THINKING),
         (f"````python\n{QUOTING}\n````", QUOTING),
         (f"~~~python\n{QUOTING}\n~~~", QUOTING),
+        (f"Plan.\n```python\n{MUCH_QUOTING}\n```\nDone.", MUCH_QUOTING),
+        (f"<code>\n```python\n{MUCH_QUOTING}\n```\n</code>", MUCH_QUOTING),
         ('```python title="a.py"\nanswer(1)\n``` This works.', "answer(1)"),
         ("```{python}\nanswer(1)\n```", "answer(1)"),
         ('<CODE lang="python">\nanswer(1)\n</CODE>', "answer(1)"),

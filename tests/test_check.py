@@ -38,6 +38,7 @@ NODES = 'a = Agent("a", "p")\nb = Agent("b", "p")\n'
         ("if question:\n    a = Ensemble('e', [b] * 40)\na(question)", "vote"),
         ("for i in range(5):\n    b(question)\n    b = len", "other"),
         ('Workflow("w", [a, b])(question)', "chain"),
+        ("Workflow([a, b])(question)", "chain"),
         ('answer(Vote("v", [a, b])(question))', "vote"),
         ("class Helper(Agent):\n    pass\nanswer(a(question))", "single"),
         ("import mas\nanswer(mas.Agent('x', 'p')(question))", "single"),

@@ -99,7 +99,7 @@ def pattern(tree: ast.AST) -> str:
     direct = [c for c in calls if _called(c) in names or _called(c.func) in _KINDS]
     stages = len(direct) + sum(_called(call) == "add_node" for call in calls)
     stages += 2 * sum(_called(call) == "add_nodes" for call in calls)
-    listed = [call.args[1] for call in calls if _called(call) in _FLOWS and len(call.args) > 1]
+    listed = [argument for call in calls if _called(call) in _FLOWS for argument in call.args]
     stages += sum(len(items.elts) for items in listed if isinstance(items, (ast.List, ast.Tuple)))
     if len(features) > 1 or set(built) & set(_FLOWS[1:]) or (features and stages > 1):
         return "mixed"

@@ -19,9 +19,9 @@ _BRACES = re.compile(r"(\\boxed\s*\{)|\\[{}]|([{}])")
 _LANGUAGE = re.compile(r"^\s*(?:from|import)\s+(?:workflow|mas)\b|\banswer\s*\(|\.run\s*\(", re.M)
 # A line of its own; after the language may stand what some write there: ```python title="x"
 _FENCE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*\{?([\w+-]*)[^`\n]*$", re.M)
-_MARK = re.compile(_FENCE.pattern + r"|</?(?i:code|python|solution)\b[^<>\n]*>", re.M)
+_MARK = re.compile(_FENCE.pattern + r"|</?(?i:code|python)\b[^<>\n]*>", re.M)
 _FIRST = re.compile(r"^(?:from [\w.]+ import\b|import \w|\w+ = Agent\w*\()", re.M)  # unfenced
-_MARKS = 12  # of a reply that are tried as the ends of a script
+_MARKS = 12  # that are tried as a script's begin, and as its end: half of these are the last
 _HEAD, _TAIL = 200, 800
 # What an instruction has in its box or delivery, and a reply that quotes it.
 _PLACEHOLDER = re.compile(r"[\s.?_<>]*(?:(?:the|your|final|answer|result|value)[\s.?_<>]*)*", re.I)
@@ -200,13 +200,14 @@ def _scripts(text: str) -> list[str]:
     each of its possible ends is tried, and what lies within it is no script of its own."""
     if _is_script(text):
         return [text.strip()]
-    marks = list(islice(_MARK.finditer(text), _MARKS))
+    marks = list(islice(_MARK.finditer(text), 999))
     ends = [mark.start() for mark in marks] + [len(text)]
     scripts, begin = [], 0
-    while begin < len(marks):
+    while begin < min(len(marks), _MARKS):
+        tried = range(begin + 1, len(ends))
         bodies = (
             (end, textwrap.dedent(text[marks[begin].end() : ends[end]]))  # as in a list's item
-            for end in range(begin + 1, len(ends))
+            for end in (*tried[: _MARKS // 2], *tried[_MARKS // 2 :][-_MARKS // 2 :])
         )
         begin, body = next(((end, b) for end, b in bodies if _is_script(b)), (begin, ""))
         scripts += [body.strip("\n").rstrip()] if body else []
