@@ -88,6 +88,17 @@ def test_copies_with_the_adapters_merged_in_count_at_16_bit():
     assert shared["merged"] == 2 * shape.linear_parameters()
 
 
+def test_vllm_holds_the_base_once_more_while_it_generates():
+    """1.72e9 parameters of 2 bytes, which sleep in an update; the loader is then the plain one."""
+    shape = SHAPES["Qwen/Qwen3-1.7B"]
+    waves = estimate(shape, load("gsm8k", ["model.loader=plain"]))
+    served = estimate(shape, load("gsm8k", ["engine=vllm"], data_files=False))
+    whole = 2 * (shape.linear_parameters() + shape.vocab * shape.hidden)
+    assert served == waves | {"vllm": whole} and waves["vllm"] == 0
+    small = {"activations": 10, "logits": 10, "kv_cache": 5, "forward": 5, "vllm": 5}
+    assert total(small) == 20 and total(small | {"vllm": 30}) == 40
+
+
 def test_a_plan_above_nine_tenths_of_the_card_is_tight():
     needed = plan(load("gsm8k"), 12)["total_gb"]
     for share, tight in ((1.01, True), (1.12, False), (0.99, False)):

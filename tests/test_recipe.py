@@ -267,6 +267,11 @@ def test_a_logger_that_is_not_installed_is_refused_with_the_command(monkeypatch)
     )
 
 
+def test_vllm_that_is_not_installed_is_refused_with_the_command(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "--set: engine: vllm is not installed: pip" in refused("arithmetic", "engine=vllm")
+
+
 def test_smoke_makes_numbers_small_and_never_larger():
     most = packaged("smoke")
     tiny, whole = flat(smoked(load("miniature"), ())), flat(load("miniature"))

@@ -44,6 +44,15 @@ def test_a_step_skipped_in_float16_is_named_at_once_with_its_scale() -> None:
     assert warnings_of([line(1, step_skipped=0, scale=4096.0)]) == {}
 
 
+def test_vllm_s_log_probs_far_from_the_update_s_are_named() -> None:
+    far = line(engine="vllm", logp_gap={"designer": 0.001, "executor": 0.08})
+    warning = only([far] * 3)
+    assert "0.08 a token" in warning and "engine=waves" in warning
+    near = line(engine="vllm", logp_gap={"designer": 0.001, "executor": 0.04})
+    assert warnings_of([far, far, near]) == warnings_of([far, far]) == {}
+    assert warnings_of([far | {"engine": "waves"}] * 3) == {}  # there it is train.updates alone
+
+
 def test_broken_scripts_are_named_as_an_absorbing_state_with_its_knob() -> None:
     broken = line(valid_scripts=0.0, calls=0, correct=0.0)
     warning = only([line(), broken, broken, broken])

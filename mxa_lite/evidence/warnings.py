@@ -32,7 +32,7 @@ def warnings_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     last = lines[-STEPS:]
     warnings = _skipped(last)
     if len(last) == STEPS:
-        warnings |= _state(last) | _hacked(lines[-WINDOW:]) | _copied(last)
+        warnings |= _state(last) | _hacked(lines[-WINDOW:]) | _copied(last) | _apart(last)
     return warnings
 
 
@@ -116,6 +116,17 @@ def _skipped(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "skipped": f"step {skipped[-1]['step']} moved no weight: its float16 gradients overflowed"
         f" and the next are scaled by {skipped[-1]['scale']:g}; now and then this is normal, and if"
         " it goes on, set model.dtype=float32"
+    }
+
+
+def _apart(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    gaps = [max((line.get("logp_gap") or {0: 0.0}).values()) for line in last]
+    if last[-1].get("engine") != "vllm" or min(gaps) <= 0.05:  # a quarter of train.clip
+        return {}
+    return {
+        "logp_gap": f"for {STEPS} steps vLLM's log-probs were {max(gaps):.2f} a token off those of"
+        " the update (logp_gap): it learns from others than were sampled. Set model.dtype=float32"
+        " or engine=waves; part of it comes of train.updates above 1"
     }
 
 

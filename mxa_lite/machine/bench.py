@@ -204,7 +204,7 @@ def rollout_ratios(sampler: FixedDesigns) -> dict[str, Any]:
     return {
         "rollout_efficiency": median(ours / plain for ours, plain in pairs),
         "batching_gain": rates["rollout"][-1] / alone,
-        "tokens_per_second": {"waves": median(rates["rollout"])},
+        "tokens_per_second": {sampler.recipe.engine: median(rates["rollout"])},
     }
 
 

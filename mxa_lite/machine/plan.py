@@ -1,7 +1,7 @@
 """Will a recipe fit a GPU: memory from model shapes and the recipe alone, no weights, no network.
 
     total = weights + adapters + optimizer + dequantized + overhead + max(update, generation)
-    update = activations + logits            generation = kv_cache + forward
+    update = activations + logits            generation = kv_cache + forward + vllm
 
 weights      linear layers of the blocks: NF4 with double quantisation (half a byte, a byte per
              64, 4 bytes per 64 * 256), or the dtype; embeddings and head in the dtype
@@ -13,6 +13,7 @@ activations  T tokens, T = the largest micro-batch (a trajectory is never split)
 logits       the vocabulary in the dtype and four fp32 copies, for every completion token of the
              micro-batch, or one piece of them; Unsloth's loss holds a chunk, in two copies
 merged       copies of the adapted layers in the dtype, one an adapter (rollout.weights=merged)
+vllm         the base once more, in the dtype (engine=vllm); its graphs are not counted
 kv_cache     2 * layers * kv_heads * head_dim * dtype, for every token of a generation batch; under
              Unsloth for 512 tokens a row more, the step in which its caches grow
 forward      the larger of two, beyond the cache. A token: seven fp32 copies of the vocabulary per
@@ -68,7 +69,7 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
     longest = max(lengths)
     logit_tokens = max(longest, train.tokens_per_micro_batch // longest * longest)
     copies = b + 4 * 4
-    unsloth = gpu and recipe.model.loader != "plain"
+    unsloth = gpu and recipe.model.loader != "plain" and recipe.engine == "waves"
     if unsloth:
         logit_tokens, copies = min(LOGIT_CHUNK, logit_tokens), b + 2 * 4
     else:
@@ -90,6 +91,7 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
     copied = layers * sum(map(prod, adapted)) * adapters * (rollout.weights == "merged")
     return {
         "weights": int(linear * weight) + table * b,
+        "vllm": (linear + table) * b * (recipe.engine == "vllm"),
         "merged": copied * b,
         "adapters": 4 * lora * adapters,
         "optimizer": lora * (4 * learning + moments * adapters),
@@ -105,7 +107,7 @@ def estimate(shape: Shape, recipe: Recipe, b: int = 2, gpu: bool = True) -> dict
 def total(parts: dict[str, int]) -> int:
     """The peak in bytes: what always lies there, and the larger of the two phases."""
     update = parts["activations"] + parts["logits"]
-    generation = parts["kv_cache"] + parts["forward"]
+    generation = parts["kv_cache"] + parts["forward"] + parts["vllm"]  # it sleeps in an update
     return sum(parts.values()) - min(update, generation)
 
 
@@ -183,7 +185,7 @@ def describe(result: dict[str, Any]) -> str:
     lines = [f"{name:<12} {size:8.2f} GB" for name, size in rows.items()]
     fits = ("fits, but is tight in" if result["tight"] else "fits") if result["fits"] else ""
     lines[-1] += f": {fits or 'does not fit'} {result['vram_gb']:g} GB (it holds"
-    lines.append("activations + logits or kv_cache + forward, whichever is more, and the rest)")
+    lines.append("activations + logits or kv_cache + forward + vllm, the larger, and the rest)")
     if result["lower_first"]:
         lines.append("lower first: " + "  ".join(f"--set {s}" for s in result["lower_first"]))
         lines[-1] = lines[-1].replace(f"--set model.name={SMALLER}", f"and take {SMALLER}")

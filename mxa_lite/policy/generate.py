@@ -86,6 +86,7 @@ class Engine:
         self.max_length = max_length
         self.generation_tokens = generation_tokens
         self.stats = EngineStats()
+        self.note = ""
         self.reuse = policy.loader == "plain"  # Unsloth's generate keeps its own cache
         self.ends = policy.ends
         self._speaker: tuple[Any, Decoder | None]

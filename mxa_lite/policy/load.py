@@ -63,6 +63,8 @@ def choose_weights(recipe: Recipe, model: Any, loader: str) -> tuple[str, str]:
         if recipe.rollout.weights == "merged" and loader == "unsloth":
             raise InputError("rollout.weights is merged, which needs model.loader=plain")
         return recipe.rollout.weights, "the recipe asks for it"
+    if recipe.engine == "vllm":
+        return "adapter", "vLLM adds it up itself"
     if loader == "unsloth":
         return "adapter", "Unsloth generates with its own kernels"
     base = model.get_base_model()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ class Policy:
     ends: tokens that end a completion.
     threads: CPU threads of prompts and updates, where single tokens are decoded with fewer.
     merged: whole weights to generate with; None: generation goes through the adapters.
+    before_learning: called when training is switched to, for an engine that holds memory.
     """
 
     model: Any  # a PeftModel; Unsloth's has extra methods
@@ -43,6 +44,7 @@ class Policy:
     notes: list[str] = field(default_factory=list)
     threads: int | None = None
     merged: Merged | None = None
+    before_learning: Callable[[], None] = lambda: None
 
     @contextlib.contextmanager
     def all_threads(self) -> Iterator[None]:
@@ -91,6 +93,7 @@ class Policy:
 
     def learning(self) -> None:
         """Switch to training."""
+        self.before_learning()
         if self.loader == "unsloth":
             from mxa_lite.policy import unsloth
 

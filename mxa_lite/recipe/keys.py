@@ -288,7 +288,7 @@ class Recipe(Block):
     cold_start: ColdStart = ColdStart()
     eval: Eval = Eval()
     sandbox: SandboxSpec = SandboxSpec()
-    engine: Literal["waves"] = "waves"
+    engine: Literal["waves", "vllm"] = "waves"
     gpu: Literal["none", "8gb", "12gb", "16gb", "24gb"] = "none"
     generation_tokens: Positive = 65_536
     threads: Annotated[Positive, Field(le=1024)] | None = None

