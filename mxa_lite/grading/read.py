@@ -73,27 +73,27 @@ NO_UNIT = re.compile(  # words behind a number that make it another number
     r"|incorrect|except|unless|maybe|perhaps|about|around|roughly|approximately|almost|nearly)s?\b"
 )
 
-
 NAME = re.compile(  # what an answer may be called: `x`, `a_{10}`, `f'(2)`, `\\angle A`, `|AB|`
     r"(?:m?\\(?:angle|sin|cos|tan|vec|bar|hat|overline|triangle) ?){0,2}"
     r"[({]?(?:[a-zA-Z]|\\[a-zA-Z]+|[A-Z]{2,3}|[A-Za-z][a-z]{2,}(?: [A-Za-z]+){0,3})[)}]?'*"
     r"(?:_(?:\w|\\[a-zA-Z]+|\{[^{}]*\}))?(?:(?:\^\{-1\})?\([^()=]*\))?"
-    r"|\|(?:[zw]|[A-Z]{1,2}|\\vec ?\{\w+\})\||\[[A-Z]{3,4}\]"
+    r"|\|(?:[zw]|[A-Z]{1,2}|\\vec ?\{\w+\})\||[a-z](?::[a-z])+|\[[A-Z]{3,4}\]"
 )
-
 
 _UNDONE = {  # work that is left to do; N is a whole number, Q another
     "sum": r"(?:^|[=(+\-{,])-?[NQ][+-][NQ](?=$|[+\-)},])",
-    "product": r"(?<![\^_])[NQ]·(?:-?[NQ](?!\^)|\()|\)·[NQ](?!\^)",
+    "product": r"(?<![\^_])[NQ](?:π|\\sqrt\{?N\}?)?(?:·-?[NQ](?!\^)|·?\([^()a-zA-MOPR-Z]*\))"
+    r"|\([^()a-zA-MOPR-Z]*\)·?(?:[NQ](?!\^)|\([^()a-zA-MOPR-Z]*\))",
     "quotient": r"(?<!\^)[NQ]/[NQ]",
     "power": r"(?:[NQ]|\((?:[NQi+\-·π{}]|\\sqrt)+\))\^(?:N|\{-?N\})",
-    "factorial": r"(?:N|\([^()a-zA-Z]*\))!",
+    "factorial": r"(?:N|\([^()a-zA-MOPR-Z]*\))!",
     "function": r"\\(?:a?(?:rc)?(?:sin|cos|tan)|binom|log|ln|exp|max|min|gcd|lcm)(?:\^N|_N|_\{N\})?"
     r"(?:[{( -]|\\frac\{)*[NQπ](?![a-zA-Z({\\])",
     "operator": r"\\(?:sum|prod|int|lim)",
 }
 _UNDONE_KINDS = [(kind, re.compile(pattern)) for kind, pattern in _UNDONE.items()]
 _FRACTIONS = re.compile(r"\\frac\{-?\d+\}\{\d+\}|(?<![\w^_/])\d+/\d+(?![\d/])|\d*\.\d+")
+_LIKE = re.compile(r"(?<![a-zA-Z)}])(\\sqrt\{?\d+\}?|π)[+-]\d+\1(?![\d^])")  # 16π-4π is 12π
 _ROOT = re.compile(r"\\sqrt(?:\[(\d)\])?\s*(?:\{-?(\d+)\}|(\d))")
 
 
@@ -227,5 +227,6 @@ def left_to_do(text: str) -> set[str]:
         number(part) or Fraction(1, 2) for part in _FRACTIONS.findall(text) if "." not in part
     ]
     whole = {"quotient" for value in values if value.denominator == 1}  # 4/2 is 2
+    like = {"sum"} if _LIKE.search(text) else set()
     text = re.sub(r"\d+", "N", _FRACTIONS.sub("Q", text))
-    return roots | whole | {kind for kind, pattern in _UNDONE_KINDS if pattern.search(text)}
+    return roots | whole | like | {kind for kind, pattern in _UNDONE_KINDS if pattern.search(text)}
