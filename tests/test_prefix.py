@@ -107,6 +107,22 @@ def policy() -> Policy:
     return policy
 
 
+def test_no_gradient_is_added_up_in_an_order_of_chance(policy: Policy) -> None:
+    """Several threads that write to one place do so in the backward pass of [...]."""
+    rows, packs = in_packs([[*row] for row in ABCD], 40)
+    ids, mask, widest = padded(rows, [1] * 3)
+    policy.activate("executor")
+    logps, _ = logprobs.token_logps(policy.model, ids, mask, widest, 1.0, packs)
+    seen: set[object] = set()
+    left = [logps.grad_fn]
+    while left:
+        if (step := left.pop()) is not None and step not in seen:
+            seen.add(step)
+            left += [before for before, _ in step.next_functions]
+    names = {type(step).__name__ for step in seen}
+    assert "IndexSelectBackward0" in names and "IndexBackward0" not in names
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("piece", [1 << 25, 4000])
 def test_log_probs_entropies_and_gradients_are_those_of_whole_rows(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -188,7 +187,6 @@ def bench(model: str, sets: tuple[str, ...], as_json: bool) -> None:
     from mxa_lite.policy import unsloth_first
     from mxa_lite.recipe import file as recipe_file
 
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler says when it starts
     sets = (f"model.name={model}", *sets)
     unsloth_first(recipe_file.load("arithmetic", sets).model)
     with stdout_for_json(as_json):

@@ -67,7 +67,9 @@ def token_logps(
             for hidden, ids in zip(out.split(step), targets.split(step), strict=True)
         ]
         logps, entropies = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-    return logps[places], entropies[places]
+    # By index_select: the backward pass of [...] adds what threads bring in an order of chance.
+    logps, entropies = (x.index_select(0, places.flatten()) for x in (logps, entropies))
+    return logps.view_as(places), entropies.view_as(places)
 
 
 def pack_tokens_of(model: Any, longest: int) -> tuple[int, str]:
@@ -111,7 +113,7 @@ def _head_on(head: torch.nn.Module, states: torch.Tensor, with_head: bool) -> It
     forward = head.forward
 
     def of_states(hidden: torch.Tensor) -> torch.Tensor:
-        selected = hidden.flatten(0, 1)[states][None]
+        selected = hidden.flatten(0, 1).index_select(0, states)[None]
         return forward(selected) if with_head else selected
 
     head.forward = of_states

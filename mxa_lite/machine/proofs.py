@@ -18,7 +18,7 @@ from mxa_lite.learn.batching import Trajectory, trajectories
 from mxa_lite.learn.numbers import UpdateNumbers
 from mxa_lite.learn.step import Step
 from mxa_lite.learn.trainer import RoleTrainer
-from mxa_lite.machine.bench import BOTH, FixedDesigns
+from mxa_lite.machine.anchors import BOTH, FixedDesigns
 from mxa_lite.machine.doctor import device, xformers
 from mxa_lite.machine.plain_side import cold_start
 from mxa_lite.policy.load import choose_dtype

@@ -214,7 +214,7 @@ class Engine:
         """
         count, width = bucket(len(prompts)), self._padded(max(map(len, prompts)), new)
         filled = prompts + prompts[:1] * (count - len(prompts))
-        ids, mask = self._padded_left(filled, width)
+        ids, mask = self.padded_left(filled, width)
         model, _ = self._speaker
         layout = DynamicCache(config=model.config)
         unique = list(dict.fromkeys(map(tuple, prompts)))
@@ -245,7 +245,7 @@ class Engine:
             parts.append((self._cached(model, rests, new, shared, head), taken, target))
         return Rows(ids, mask, in_place(parts, count, width - 1, head))
 
-    def _padded_left(
+    def padded_left(
         self, prompts: Sequence[Sequence[int]], width: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask (prompts, width)."""
@@ -267,7 +267,7 @@ class Engine:
         """The cache of all but the last token of these prompts, the longest first, in a fixed
         batch size. shared: a cache whose last `head` tokens stand before each of them."""
         count, width = bucket(len(prompts)), self._padded(head + len(prompts[0]), new) - head
-        ids, mask = self._padded_left(prompts + prompts[:1] * (count - len(prompts)), width)
+        ids, mask = self.padded_left(prompts + prompts[:1] * (count - len(prompts)), width)
         mask = functional.pad(mask, (head, 0), value=1)
         cache = repeated(shared, head, count) if shared else DynamicCache(config=model.config)
         with self.policy.all_threads():

@@ -30,7 +30,8 @@ class Policy:
     adapters: role -> name of its adapter; both roles name "shared" with `adapters: shared`.
     notes: how it was loaded and why, one sentence each, for the log and `doctor`.
     ends: tokens that end a completion.
-    threads: CPU threads of prompts and updates, where single tokens are decoded with fewer.
+    threads: how many CPU threads prompts and updates get now, where single tokens are decoded with
+    another number.
     merged: whole weights to generate with; None: generation goes through the adapters.
     before_learning: called when training is switched to, for an engine that holds memory.
     """
@@ -42,15 +43,15 @@ class Policy:
     ends: list[int]
     template: Template
     notes: list[str] = field(default_factory=list)
-    threads: int | None = None
+    threads: Callable[[], int] | None = None
     merged: Merged | None = None
     before_learning: Callable[[], None] = lambda: None
 
     @contextlib.contextmanager
     def all_threads(self) -> Iterator[None]:
-        """Compute with all threads meanwhile: for prompts and updates, not for single tokens."""
+        """Compute with all free threads meanwhile: for prompts and updates, not single tokens."""
         before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or before)
+        torch.set_num_threads(self.threads() if self.threads else before)
         try:
             yield
         finally:

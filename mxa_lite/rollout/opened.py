@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import datasets
 import torch
@@ -64,7 +67,7 @@ def load_policy(recipe: Recipe) -> Policy:
 
 
 def set_threads(recipe: Recipe, policy: Policy) -> None:
-    """`threads` of the recipe; else all, but one thread where a tiny model decodes single tokens.
+    """`threads` of the recipe; else all that are free, but one where a tiny model decodes tokens.
 
     Seen with the embedded model, one and two threads on two idle cores: a step of 16 rows takes 8
     and 7 ms, 64 prompts of 96 tokens 300 to 450 and 160 ms, forward and backward of 4,000 tokens
@@ -76,5 +79,39 @@ def set_threads(recipe: Recipe, policy: Policy) -> None:
         policy.notes.append(f"{recipe.threads} CPU threads: the recipe asks for it")
     elif policy.model.num_parameters() < TINY:
         torch.set_num_threads(1)
-        policy.threads = THREADS
+        policy.threads = free_threads
         policy.notes.append(f"{THREADS} CPU threads, 1 to decode: the model is tiny")
+
+
+def free_threads() -> int:
+    """All threads, or a half, a quarter, ... while other programs leave fewer cores.
+
+    Threads that wait for one without a core make an update ten times slower. Only powers of two,
+    between which the tiny model's gradients did not change a bit (tried: 1, 2, 4, 8; 3 and 7 did).
+    """
+    count, cores = THREADS, os.cpu_count() or 1
+    if count & (count - 1) or count == 1:
+        return count
+    others = running_beside()
+    for _ in range(2):  # what runs for a moment does not count
+        if others:
+            time.sleep(0.001)
+            others = min(others, running_beside())
+    while count > max(1, cores - others):
+        count //= 2
+    return count
+
+
+def running_beside() -> int:
+    """How many threads of other programs compute or wait for a core now; 0 where Linux's /proc
+    does not say it."""
+    try:
+        fields = Path("/proc/loadavg").read_text(encoding="ascii").split()
+        running = int(fields[3].partition("/")[0])
+        if running < 2:  # this thread
+            return 0
+        tasks = [task.read_text() for task in Path("/proc/self/task").glob("*/stat")]
+    except (OSError, ValueError, IndexError):
+        return 0
+    own = sum(task.rpartition(")")[2].split()[0] == "R" for task in tasks)
+    return max(0, running - own)

@@ -1,0 +1,111 @@
+"""How many threads compute: all that are free, and the same bits with each number."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import small
+from made_trees import trees
+
+from mxa_lite.learn.step import Step
+from mxa_lite.learn.trainer import RoleTrainer
+from mxa_lite.rollout import opened
+
+LINUX = pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="other systems do not say")
+
+
+@pytest.fixture
+def spinning() -> Iterator[int]:
+    """So many processes that compute."""
+    with ExitStack() as stack:
+        command = [sys.executable, "-c", "print(1, flush=True)\nwhile True: pass"]
+        for _ in range(4):
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            process.stdout.readline()
+        yield 4
+
+
+@LINUX
+def test_programs_that_compute_are_seen(spinning: int) -> None:
+    assert max(opened.running_beside() for _ in range(20)) >= spinning
+
+
+@LINUX
+def test_own_threads_that_compute_are_no_other_programs() -> None:
+    work = bytes(30_000_000)
+    threads = [threading.Thread(target=hashlib.sha256, args=[work]) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    beside = min(opened.running_beside() for _ in range(20))
+    assert sum(thread.is_alive() for thread in threads) > beside
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "others", "free"),
+    [
+        (2, 2, 0, 2), (2, 2, 1, 1), (2, 2, 9, 1), (8, 8, 1, 4), (8, 16, 8, 8), (8, 16, 9, 4),
+        (6, 6, 5, 6),  # no power of two: other bits
+        (1, 2, 5, 1),
+    ],
+)  # fmt: skip
+def test_other_programs_keep_their_cores(
+    monkeypatch: pytest.MonkeyPatch, threads: int, cores: int, others: int, free: int
+) -> None:
+    monkeypatch.setattr(opened, "THREADS", threads)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr(opened, "running_beside", lambda: others)
+    assert opened.free_threads() == free
+
+
+def test_what_runs_for_a_moment_takes_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = iter([1, 1, 0])
+    monkeypatch.setattr(opened, "THREADS", 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(opened, "running_beside", lambda: next(seen))
+    assert opened.free_threads() == 2
+
+
+def gradients(threads: int, folder: Path) -> tuple[int, dict[str, torch.Tensor]]:
+    """The threads of an update of both roles, and its gradients."""
+    recipe = small("train.steps=1", "train.tokens_per_micro_batch=2048")
+    torch.manual_seed(0)
+    policy = opened.load_policy(recipe)
+    policy.threads = lambda: threads
+    for name, weight in policy.model.named_parameters():
+        if "lora_B" in name:  # zeros give no gradient to lora_A
+            torch.nn.init.normal_(weight, std=0.02)
+    found: dict[str, torch.Tensor] = {}
+    used: list[int] = []
+
+    class Trainer(RoleTrainer):
+        def _backward(self, model: Any, batches: Any) -> torch.Tensor:
+            used.append(torch.get_num_threads())
+            loss = super()._backward(model, batches)
+            named = model.named_parameters()
+            found.update({n: p.grad.clone() for n, p in named if p.grad is not None})
+            return loss
+
+    made = trees(questions=8)
+    Trainer(recipe, policy, folder, lambda n: Step.of(n, made, ("designer", "executor"))).train()
+    return used[0], found
+
+
+def test_gradients_have_the_same_bits_with_one_two_and_four_threads(tmp_path: Path) -> None:
+    one, *others = (gradients(n, tmp_path / str(n)) for n in (1, 2, 4))
+    assert [one[0], *(threads for threads, _ in others)] == [1, 2, 4]
+    assert any(bool(g.any()) for g in one[1].values())
+    for _, found in others:
+        assert all(torch.equal(found[name], gradient) for name, gradient in one[1].items())
