@@ -187,13 +187,13 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_a_mask_made_on_the_cpu_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Engine._padded_left
+    right = Engine.padded_left
 
     def wrong(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
         ids, mask = right(*arguments)
         return ids, mask.cpu()
 
-    monkeypatch.setattr(Engine, "_padded_left", wrong)
+    monkeypatch.setattr(Engine, "padded_left", wrong)
     recipe = small(*PLAIN, "model.quantization=none")
     spoken(recipe)  # on a CPU nobody sees it
     with said_cuda(), pytest.raises(RuntimeError, match="tensors on cuda:0 and on cpu"):

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from allocations import held, peak
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, LogitsProcessorList
 
 from mxa_lite import embedded
 from mxa_lite.learn.trainer import RoleTrainer
-from mxa_lite.machine.memory import held, peak
 from mxa_lite.machine.plan import estimate, shape_of
 from mxa_lite.policy.load import load as load_model
 from mxa_lite.policy.noise import Draws

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from allocations import peak
 from conftest import small
 from made_trees import Seen, call, on_policy, trees
 
@@ -21,7 +22,6 @@ from mxa_lite.learn.numbers import UpdateNumbers, merged
 from mxa_lite.learn.scale import lower_first_scale
 from mxa_lite.learn.step import Step, mini_batches
 from mxa_lite.learn.trainer import RoleTrainer
-from mxa_lite.machine.memory import peak
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
 from mxa_lite.policy.policy import Policy

@@ -44,10 +44,10 @@ class FixedDesigns(rollout.Sampler):
     def some(self, tag: str, factor: int = 1, designs: int = 0) -> list[Tree]:
         """The trees of `factor` times B questions; every trajectory gets a gradient."""
         recipe = self.recipe
-        found = tasks.load(recipe.task, recipe.seed).train[: recipe.train.questions * factor]
+        questions = tasks.load(recipe.task, recipe.seed).train[: recipe.train.questions * factor]
         self._patterns = cycle(PATTERNS)
         shape = rollout.Shape(designs or recipe.rollout.designs, recipe.rollout.executions)
-        trees = self.rollout(found, shape, tag)
+        trees = self.rollout(questions, shape, tag)
         for number, trajectory in enumerate(trajectories(trees, BOTH)):
             trajectory.call.advantage = 1.0 if number % 2 else -1.0
         return trees
@@ -112,7 +112,7 @@ def rollouts(sampler: FixedDesigns) -> tuple[list[Tree], dict[str, float], dict[
         with policy.all_threads():
             threaded = generate_seconds(sampler.engine, trees, rows)
         seconds["generate"].append(min(threaded, generate_seconds(sampler.engine, trees, rows)))
-    middle = {name: median(found) for name, found in seconds.items()}
+    middle = {name: median(turns) for name, turns in seconds.items()}
     reached = stats.completion_tokens / middle.pop("decoding")
     return trees, decode_limit(policy, trees, stats, reached), middle
 
@@ -173,10 +173,10 @@ def generate_seconds(engine: Engine, trees: list[Tree], rows: int) -> float:
         calls = [t.call for t in trajectories(trees, [role])]
         calls.sort(key=lambda c: (len(c.completion_ids), len(c.prompt_ids)))
         for start in range(0, len(calls), rows):
-            some = calls[start : start + rows]
-            width = max(len(c.prompt_ids) for c in some)
-            longest = max(len(c.completion_ids) for c in some)
-            ids, mask = engine.padded_left([c.prompt_ids for c in some], width)
+            batch = calls[start : start + rows]
+            width = max(len(c.prompt_ids) for c in batch)
+            longest = max(len(c.completion_ids) for c in batch)
+            ids, mask = engine.padded_left([c.prompt_ids for c in batch], width)
             with timed(seconds), torch.inference_mode():
                 policy.model.generate(
                     input_ids=ids,
@@ -233,7 +233,7 @@ def updates(
     whole_rows = recipe.model_copy(update={"train": train})
     seconds: dict[str, tuple[float, ...]] = {}  # role -> shared, whole rows, TRL
     for role in BOTH:
-        found = [
+        turns = [
             (
                 update(RoleTrainer, recipe, policy, trees, role),
                 update(RoleTrainer, whole_rows, policy, trees, role),
@@ -241,7 +241,7 @@ def updates(
             )
             for _ in range(TURNS)
         ]
-        seconds[role] = tuple(map(median, zip(*found, strict=True)))
+        seconds[role] = tuple(map(median, zip(*turns, strict=True)))
     shared, _, trl = map(sum, zip(*seconds.values(), strict=True))
     return {
         "step_vs_trl": (rolled_out["generate"] + trl) / (rolled_out["kit"] + shared),

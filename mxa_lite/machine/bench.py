@@ -34,8 +34,8 @@ def bench(sets: tuple[str, ...], say: Quiet = lambda text: None) -> dict[str, An
     result: dict[str, Any] = {"machine": machine(policy, recipe)}
     say(f"model {recipe.model.name}, {result['machine']['threads']} threads; sandbox")
     result["sandbox_ms"] = sandbox_ms()
-    with sampler_for(recipe, policy) as made:
-        sampler = FixedDesigns(made.engine, made.sandbox, made.grader, recipe)
+    with sampler_for(recipe, policy) as plain:
+        sampler = FixedDesigns(plain.engine, plain.sandbox, plain.grader, recipe)
         say("rollouts")
         trees, result["decode_limit"], seconds = rollouts(sampler)
         say("updates")
@@ -62,8 +62,8 @@ def described(result: dict[str, Any]) -> list[str]:
     """The measurements as lines for a person."""
     lines = [" ".join(f"{key} {value}" for key, value in result["machine"].items())]
     for name, meaning in MEANING.items():
-        found = result[name] if isinstance(result[name], dict) else {"": result[name]}
-        numbers = "  ".join(f"{key} {value:.3g}".strip() for key, value in found.items())
+        values = result[name] if isinstance(result[name], dict) else {"": result[name]}
+        numbers = "  ".join(f"{key} {value:.3g}".strip() for key, value in values.items())
         lines += [f"{name:18s} {numbers}", f"{'':18s}   {meaning}"]
     return lines
 
@@ -125,13 +125,13 @@ def sandbox_ms(times: int = 60, burst: int = 64) -> dict[str, float]:
 def scaling(sampler: FixedDesigns) -> dict[str, float]:
     """Seconds per execution of rollouts of a quarter, four times and sixteen times a step's
     executions: of 16, 256 and 1,024. And the last two's ratio."""
-    found: dict[str, float] = {}
+    costs: dict[str, float] = {}
     for turns, factor, designs in ((TURNS, 1, 1), (TURNS, 4, 0), (1, 16, 0)):
         seconds: list[float] = []
         for turn in range(turns):
             with timed(seconds):
                 trees = sampler.some(f"{factor} {turn}", factor, designs)
         count = sum(len(d.executions) for tree in trees for d in tree.designs)
-        found[str(count)] = median(seconds) / count
-    *_, middle, most = found.values()
-    return found | {"ratio": most / middle}
+        costs[str(count)] = median(seconds) / count
+    *_, middle, most = costs.values()
+    return costs | {"ratio": most / middle}
