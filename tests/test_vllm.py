@@ -46,9 +46,15 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def both(temperature: float, count: int = 24) -> list[Request]:
-    """Calls of both roles side by side."""
+    """Calls of both roles side by side, some longer than the 128 tokens that are cached at once."""
     return [
-        Request(r.messages, ROLES[i % 2], r.key, temperature, r.max_tokens)
+        Request(
+            [{"role": "user", "content": " ".join([r.messages[0]["content"]] * (1 + i % 4 * 3))}],
+            ROLES[i % 2],
+            r.key,
+            temperature,
+            r.max_tokens,
+        )
         for i, r in enumerate(asks(count=count))
     ]
 
@@ -105,6 +111,7 @@ def test_after_an_update_the_new_adapter_speaks_and_the_other_is_left_alone(
     engine: Engine,
 ) -> None:
     before = engine.generate(both(0.0))
+    assert max(len(c.prompt_ids) for c in before[1::2]) > 128
     handed = {name: adapter.lora_int_id for name, (adapter, _) in engine._adapters.items()}
     moved(engine.policy, "executor", 0.2)
     after = engine.generate(both(0.0))
