@@ -39,14 +39,14 @@ def test_the_same_agent_object_votes_three_times_each_with_its_own_path():
 
 
 def test_members_of_an_ensemble_call_concurrently():
-    meet = threading.Barrier(3, timeout=10)  # breaks unless three calls wait at once
+    meet = threading.Barrier(3, timeout=60)  # breaks unless three calls wait at once
     script = AGENT + 'answer(Ensemble("vote", [a] * 3)(question))'
     client = run(script, solver=lambda call: (meet.wait(), box(5))[1])
     assert client.answers == [box(5)]
 
 
 def test_debaters_of_a_round_call_concurrently():
-    meet = threading.Barrier(2, timeout=10)
+    meet = threading.Barrier(2, timeout=60)
 
     def reply(call):
         if call.path != "0.4":  # the judge

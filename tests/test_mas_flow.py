@@ -113,7 +113,7 @@ def execute_code(code, stdin_input=""):
         file.write(code)
         file.flush()
         done = subprocess.run([sys.executable, file.name], input=stdin_input, capture_output=True,
-                              text=True, timeout=30)
+                              text=True, timeout=120)
     return done.stdout if done.returncode == 0 else "failed: " + done.stderr
 tools = ToolRegistry()
 tools.register(name="execute_code", func=execute_code, description="Runs Python code",

@@ -217,7 +217,7 @@ def test_ctrl_c_saves_a_checkpoint_and_ends_with_130(tmp_path: Path) -> None:
     reading.start()
     until(lambda: (folder / "metrics.jsonl").exists())
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=120) == 130
+    assert process.wait(timeout=600) == 130
     reading.join()
     os.close(ours)
     lines = re.split(r"[\r\n]+", text.decode())
@@ -286,7 +286,7 @@ def read_all(terminal: int, text: bytearray) -> None:
         pass
 
 
-def until(ready: Any, seconds: float = 180) -> None:
+def until(ready: Any, seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end, "waited too long"
