@@ -90,12 +90,12 @@ def end_tokens(model: Any, template: Template) -> list[int]:
     """Tokens that end a completion: those of the model's generation config, eos, and what ends a
     turn in the template."""
     ends = getattr(model.generation_config, "eos_token_id", None) or []
-    found = [
+    tokens = [
         *([ends] if isinstance(ends, int) else ends),
         template.tokenizer.eos_token_id,
         template.turn_end,
     ]
-    return list(dict.fromkeys(token for token in found if token is not None))
+    return list(dict.fromkeys(token for token in tokens if token is not None))
 
 
 def set_pad(tokenizer: Any, ends: Iterable[int] = (), rows: int = 2**31) -> str | None:
@@ -178,7 +178,7 @@ def _plain_base(model: Model, dtype: torch.dtype) -> tuple[Any, Any]:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        base, found = AutoModelForCausalLM.from_pretrained(
+        base, loading_info = AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
             dtype=dtype,
@@ -189,8 +189,8 @@ def _plain_base(model: Model, dtype: torch.dtype) -> tuple[Any, Any]:
         )
     except DAMAGED as error:
         raise _unloadable(name, error) from error
-    wrong = {key[0] for key in found["mismatched_keys"]} | _misshapen(base)
-    if lacking := sorted({*found["missing_keys"], *wrong}):
+    wrong = {key[0] for key in loading_info["mismatched_keys"]} | _misshapen(base)
+    if lacking := sorted({*loading_info["missing_keys"], *wrong}):
         raise InputError(
             f"model.name: {name} lacks {len(lacking)} weights, or has them in another shape,"
             f" {lacking[0]} among them; fetch it again"

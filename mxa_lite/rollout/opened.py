@@ -30,7 +30,7 @@ THREADS = torch.get_num_threads()  # before anybody sets them
 @contextlib.contextmanager
 def sampler_for(recipe: Recipe, policy: Policy) -> Iterator[Sampler]:
     """A sampler with its sandbox and grader started, as the recipe says."""
-    scores = [part.score for part in (recipe.task, *recipe.task.mix) if part.score]
+    scores = [task.score for task in (recipe.task, *recipe.task.mix) if task.score]
     with (
         engine_for(recipe, policy) as engine,
         prompts_of(recipe),
