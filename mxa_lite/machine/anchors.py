@@ -24,7 +24,7 @@ from transformers import TrainerCallback
 from mxa_lite.learn.batching import MicroBatch, trajectories
 from mxa_lite.learn.step import Step
 from mxa_lite.learn.trainer import RoleTrainer, counted
-from mxa_lite.machine.shapes import KEYS, Shape
+from mxa_lite.machine.shapes import Shape
 from mxa_lite.mas.patterns import SYSTEMS
 from mxa_lite.policy.generate import Engine, EngineStats
 from mxa_lite.policy.policy import Policy
@@ -125,11 +125,7 @@ def decode_limit(
     A token takes 2 operations a weight, and 4 a number of the keys that it attends to; a step reads
     all weights and each row's keys and values. Reading the prompts counts against the kit.
     """
-    config = policy.model.config.get_text_config()
-    size = config.hidden_size // config.num_attention_heads
-    values = {key: getattr(config, key) for key in KEYS if key != "head_dim"}
-    values["head_dim"] = getattr(config, "head_dim", None) or size
-    shape = Shape(*(values[key] for key in KEYS))
+    shape = Shape.of(policy.model.config.get_text_config().to_dict())
     calls = [t.call for t in trajectories(trees, BOTH)]
     context = fmean(len(c.prompt_ids) + len(c.completion_ids) / 2 for c in calls)
     rows = fmean(rows for rows, _ in stats.batches)
@@ -139,10 +135,8 @@ def decode_limit(
     read = weights * item / rows + shape.kv_bytes(item) * context
     matrix, memory = machine_rates(policy)
     limit = 1 / max(operations / matrix, read / memory)
-    return {
-        **{"share": reached / limit, "tokens_per_second": reached, "limit": limit},
-        **{"matrix_gflops": matrix / 1e9, "memory_gb": memory / 1e9},
-    }
+    rates = {"matrix_gflops": matrix / 1e9, "memory_gb": memory / 1e9}
+    return {"share": reached / limit, "tokens_per_second": reached, "limit": limit} | rates
 
 
 def machine_rates(policy: Policy) -> tuple[float, float]:

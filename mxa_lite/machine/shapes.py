@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mxa_lite import embedded
 from mxa_lite.errors import InputError
@@ -33,6 +35,15 @@ class Shape:
     head_dim: int
     vocab: int
     tied: int  # whether the head is the embedding
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Shape:
+        """From the keys of a config.json; KeyError where one without a default is missing."""
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        defaults = {"num_key_value_heads": heads, "head_dim": hidden // heads}
+        stated = {key: value for key, value in config.items() if value is not None}
+        config = defaults | {"tie_word_embeddings": False} | stated
+        return cls(*(config[key] for key in KEYS))
 
     def linears(self) -> dict[str, tuple[int, int]]:
         """(in, out) of the linear layers of one block."""
@@ -69,11 +80,7 @@ def shape_from_config(path: Path) -> Shape:
         method = (config.get("quantization_config") or {}).get("quant_method", "bitsandbytes")
         config = config.get("text_config", config)
         experts = [k for k, v in config.items() if "experts" in k and isinstance(v, int) and v > 1]
-        hidden, heads = config["hidden_size"], config["num_attention_heads"]
-        defaults = {"num_key_value_heads": heads, "head_dim": hidden // heads}
-        stated = {key: value for key, value in config.items() if value is not None}
-        config = defaults | {"tie_word_embeddings": False} | stated
-        shape = Shape(*(config[key] for key in KEYS))
+        shape = Shape.of(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"not the config of a decoder this kit can plan: {error}"
         raise InputError(f"{path}: {reason}") from None
