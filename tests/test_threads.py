@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +14,7 @@ from made_trees import trees
 
 from mxa_lite.learn.step import Step
 from mxa_lite.learn.trainer import RoleTrainer
+from mxa_lite.machine.anchors import a_spinning_process
 from mxa_lite.rollout import opened
 
 LINUX = pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="other systems do not say")
@@ -25,12 +24,8 @@ LINUX = pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="other sys
 def spinning() -> Iterator[int]:
     """So many processes that compute."""
     with ExitStack() as stack:
-        command = [sys.executable, "-c", "print(1, flush=True)\nwhile True: pass"]
         for _ in range(4):
-            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
-            stack.callback(process.kill)
-            assert process.stdout is not None
-            process.stdout.readline()
+            stack.enter_context(a_spinning_process())
         yield 4
 
 
