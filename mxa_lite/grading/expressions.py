@@ -22,7 +22,8 @@ _MOST = 10_000  # of an exponent or under a factorial: beyond, numbers would not
 _DIGITS = 60  # to which unlike values are told apart before a proof is tried
 _TOKENS = re.compile(
     r"\s*([fgh]\^\{?-1\}?(?= ?\()|\d*\.?\d+|\\begin\{matrix\}.*?\\end\{matrix\}"
-    r"|\\(?:vec|hat|bar|overline|tilde)\s*\{[^{}]*\}|\\[a-zA-Z]+|[a-zA-Zπ∞]'*|!(?!!)|[-+·/^°%(){}\[\]|_,])"
+    r"|\\(?:vec|hat|bar|overline|tilde)\s*\{[^{}]*\}|\\[a-zA-Z]+|[a-zA-Zπ∞]'*|!(?!!)"
+    r"|[-+·/^°%(){}\[\]|_,])"
 )
 _APPLIED = re.compile(r"[fghFGHPQ]|\\(?:(?:var)?phi|sigma|Gamma|zeta)")  # f(x+1) is no product
 _DERIVATIVE = re.compile(r"\\frac\{d[^{}]*\}\{d ?[a-zA-Z]")

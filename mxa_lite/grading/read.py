@@ -67,7 +67,8 @@ _POWERS = {"square": "2", "sq": "2", "sq.": "2", "cubic": "3"}
 NO_UNIT = re.compile(  # words behind a number that make it another number
     r"\b([a-z]+illion|thousand|hundred|dozen|score|squared|cubed|factorial|choose|mod|times|plus"
     r"|percent|(?:(?:el|s)even|eigh|nin|twelf|[a-z]+teen|[a-z]+tie)th|divided|multiplied|raised"
-    r"|added|(?:in|de)creased|when|where|if|modulo|minus|over|and|or|half|halves|third|fourth|quarter|fifth|sixth|tenth|hundredth|thousandth"
+    r"|added|(?:in|de)creased|when|where|if|modulo|minus|over|and|or|half|halves"
+    r"|third|fourth|quarter|fifth|sixth|tenth|hundredth|thousandth"
     r"|less|more|than|not|off|pi|sqrt|point|negative|ten|tens|teen|twenty|one|two|three|four|five"
     r"|six|seven|eight|nine|zero|twice|double|triple|root|cube|grand|lakh|crore|wrong|false"
     r"|incorrect|except|unless|maybe|perhaps|about|around|roughly|approximately|almost|nearly)s?\b"

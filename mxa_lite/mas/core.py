@@ -270,7 +270,8 @@ class WorkflowNode:
         if len(inputs) == 1 and isinstance(inputs[0], Context):
             return step(self, inputs[0])
         reply = visit(self, as_context(*inputs))
-        runtime.runs += [reply] * hasattr(self, "nodes")  # a container that is called has been run
+        if hasattr(self, "nodes"):  # a container that is called has been run
+            runtime.runs.append(reply)
         return reply
 
     def ask(self, text: str, *replies: Message) -> Message:
@@ -304,15 +305,18 @@ def node_class(cls: type) -> Any:
     """Makes a node class a dataclass; arguments that it does not know go to its `config`."""
     node: Any = dataclass(eq=False, repr=False)(cls)
     fields = [name for name, known in node.__dataclass_fields__.items() if known.init]
-    guesses = {g: n for g, n in _GUESSES.items() if g not in fields and n in fields}
+    guesses = {
+        guess: name for guess, name in _GUESSES.items() if guess not in fields and name in fields
+    }
     init = node.__init__
 
     def lenient(self: Any, *args: Any, **kwargs: Any) -> None:
         kwargs = {guesses.get(key, key): value for key, value in kwargs.items()}
         if "name" not in kwargs and (not args or isinstance(args[0], _MEMBERS)):
             args = (self.kind, *args)
-        if fields[1] in ("agents", "debaters") and isinstance((*args, 0, 0)[1], WorkflowNode):
-            args = (args[0], args[1:])
+        takes_members = fields[1] in ("agents", "debaters")
+        if takes_members and len(args) > 1 and isinstance(args[1], WorkflowNode):
+            args = (args[0], args[1:])  # Ensemble("vote", a, b) is Ensemble("vote", [a, b])
         self.config = {key: value for key, value in kwargs.items() if key not in fields}
         positional = dict(zip(self.positions(fields, args), args, strict=False))
         init(self, **positional, **{key: kwargs[key] for key in fields if key in kwargs})

@@ -41,8 +41,14 @@ _USES = (  # builtins that the judge's stand-ins ask for
 USUAL = """
 import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re
 import string, sys
-from bisect import *; from collections import *; from functools import *; from heapq import *
-from itertools import *; from math import *; from typing import *; from builtins import *
+from bisect import *
+from collections import *
+from functools import *
+from heapq import *
+from itertools import *
+from math import *
+from typing import *
+from builtins import *
 """
 
 
