@@ -305,9 +305,7 @@ def node_class(cls: type) -> Any:
     """Makes a node class a dataclass; arguments that it does not know go to its `config`."""
     node: Any = dataclass(eq=False, repr=False)(cls)
     fields = [name for name, known in node.__dataclass_fields__.items() if known.init]
-    guesses = {
-        guess: name for guess, name in _GUESSES.items() if guess not in fields and name in fields
-    }
+    guesses = {g: name for g, name in _GUESSES.items() if g not in fields and name in fields}
     init = node.__init__
 
     def lenient(self: Any, *args: Any, **kwargs: Any) -> None:
