@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from mxa_lite.cli import commands
-from mxa_lite.machine.hours import CARDS, GUESSES, card_of, decode_step, work_of
+from mxa_lite.machine.hours import CARDS, GUESSES, VLLM, card_of, decode_step, work_of
 from mxa_lite.machine.plan import describe, plan
 from mxa_lite.machine.shapes import NF4_BYTES, Shape
 from mxa_lite.recipe.file import SHIPPED, load
+from mxa_lite.recipe.keys import Recipe
 
 PAGE_PATH = Path(__file__).parent.parent / "recipes/docs/gpu.md"
 PAGE = PAGE_PATH.read_text(encoding="utf-8")
@@ -39,6 +40,44 @@ def test_a_decode_step_by_hand() -> None:
     assert step["step_ms"] == pytest.approx(1e3 * (reading + 50 * 10e-6))
     whole = load("arithmetic", ["model.quantization=none"])
     assert decode_step(shape, whole, card, 3, guess)["weights_gb"] == (576 * 2 + 160) / 1e9
+    served = decode_step(shape, with_vllm("arithmetic"), card, 3, guess | {"scheduling_ms": 2})
+    assert served["weights_gb"] == (576 * 2 + 160) / 1e9
+    reading = (576 * 2 + 160 + 3 * (120 * 16 + 280)) / (360e9 * 0.5)
+    assert served["step_ms"] == pytest.approx(1e3 * (reading + 50 * 10e-6) + 2)
+    hidden = decode_step(shape, with_vllm("arithmetic"), card, 3, guess | {"overlap": 1})
+    assert hidden["step_ms"] == pytest.approx(1e3 * max(reading, 50 * 10e-6))
+
+
+def with_vllm(name: str, *sets: str) -> Recipe:
+    return load(name, ["engine=vllm", "model.loader=plain", *sets], data_files=False)
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_with_vllm_it_is_not_slower_than_with_waves(card: str) -> None:
+    waves = plan(load("gsm8k"), card_name=card)["hours"]
+    served = plan(with_vllm("gsm8k"), card_name=card)["hours"]
+    assert served["low"] <= waves["low"] and served["high"] <= waves["high"]
+
+
+def test_what_vllm_changes_moves_the_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows by the tokens that a cache holds, prompts read once, steps that turn; not 4 bit."""
+
+    def slow(*sets: str) -> dict[str, float]:
+        ends: dict[str, float] = plan(with_vllm("gsm8k", *sets), card_name="3060")
+        return ends["rests_on"]["slow"] | ends["hours"]
+
+    usual = slow()
+    assert usual["rows"] == 32_768 // (550 + 240)  # of an evaluation
+    assert slow("generation_tokens=16384")["rows"] == 16_384 // (550 + 240)
+    assert slow("model.quantization=none") == usual
+    turns = slow("train.steps=72")["engine_hours"] - usual["engine_hours"]
+    assert turns == pytest.approx(36 * VLLM["slow"]["turn_s"] / 3600, abs=2e-3)
+    waves = plan(load("gsm8k"), card_name="3060")["hours"]
+    for name, worse in {"useful": 0.5, "read": 2.0, "scheduling_ms": 20.0}.items():
+        with monkeypatch.context() as patch:
+            patch.setitem(VLLM["slow"], name, worse)
+            assert slow()["high"] > usual["high"], name
+            assert plan(load("gsm8k"), card_name="3060")["hours"] == waves
 
 
 def test_the_work_of_a_run_by_hand() -> None:
@@ -110,3 +149,8 @@ def test_the_page_and_the_headers_say_what_plan_says() -> None:
         cards = plan(load(name), card_name="3060"), plan(load(name, fast), card_name="4090")
         values = [f"{p['hours'][end]:.1f}" for p in cards for end in ("low", "high")]
         assert values == list(line.groups())
+    served = re.findall(r"on a `(\w+)` (?:with `(gpu=\w+)` )?([\d.]+) to ([\d.]+) hours", PAGE)
+    assert len(served) == 2
+    for card, preset, low, high in served:
+        hours = plan(with_vllm("gsm8k", *filter(None, [preset])), card_name=card)["hours"]
+        assert (f"{hours['low']:.1f}", f"{hours['high']:.1f}") == (low, high), card

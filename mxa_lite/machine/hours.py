@@ -10,6 +10,10 @@ decoding  completions * tokens / useful rows of a batch, times the seconds of a 
           the dtype, as Unsloth does for every step), the head, keys and values, and logits
 prompts   2 operations for each parameter and prompt token, read again when rows have left
 updates   6 for each parameter and token of the trajectories: forward, again, and backward
+
+With `engine: vllm` decoding reads the dtype's weights, a row holds the tokens it has drawn and not
+their limit, prompts that begin alike are read once, and `engine` is added: to start it, and to
+have it sleep and wake around each update.
 """
 
 from __future__ import annotations
@@ -43,10 +47,16 @@ class Card:
 
 TABLES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 CARDS = {key: Card(**data) for key, data in TABLES["cards"].items()}
-GUESSES: dict[str, dict[str, float]] = {
-    end: {name: ends[number] for name, ends in TABLES["guesses"].items()}
-    for number, end in enumerate(("fast", "slow"))
-}
+
+
+def _ends(table: str) -> dict[str, dict[str, float]]:
+    return {
+        end: {name: ends[number] for name, ends in TABLES[table].items()}
+        for number, end in enumerate(("fast", "slow"))
+    }
+
+
+GUESSES, VLLM = _ends("guesses"), _ends("vllm")
 
 
 def card_of(name: str | None, vram_gb: float | None, gb_per_s: float | None) -> Card:
@@ -100,15 +110,15 @@ def decode_step(
     """A decode step of so many rows: GB of weights that it reads, launches, milliseconds."""
     linear, b = shape.linear_parameters(), 2
     kv = 2 * shape.layers * shape.kv_heads * shape.head_dim * b  # of a token
-    merged = recipe.rollout.weights == "merged"
-    quantized = recipe.model.quantization == "4bit" and not merged
+    whole = recipe.rollout.weights == "merged" or recipe.engine == "vllm"
+    quantized = recipe.model.quantization == "4bit" and not whole
     weights = linear * (NF4_BYTES + 2 * b if quantized else b) + shape.vocab * shape.hidden * b
     context_tokens = guess["prompt"] + guess["tokens"] / 2
     moved = weights + rows * (context_tokens * kv + shape.vocab * 4 * LOGIT_COPIES)
     reading = moved / (card.gb_per_s * 1e9 * guess["bandwidth"])
     launches = shape.layers * guess["launches"]
-    launching = launches * guess["launch_us"] / 1e6
-    seconds = max(reading, launching) if guess is GUESSES["fast"] else reading + launching
+    launching = launches * guess["launch_us"] / 1e6 + guess["scheduling_ms"] / 1e3
+    seconds = reading + launching - guess["overlap"] * min(reading, launching)
     return {"weights_gb": weights / 1e9, "launches": launches, "step_ms": seconds * 1e3}
 
 
@@ -116,10 +126,12 @@ def estimate_hours(recipe: Recipe, shape: Shape, card: Card) -> dict[str, Any]:
     """{"hours": {"low", "high"}, "card", "rests_on": what both ends are made of}."""
     ends: dict[str, dict[str, float]] = {}
     limits, operations = recipe.rollout.max_completion_tokens, 2 * shape.linear_parameters()
-    for end, guess in GUESSES.items():
+    vllm = recipe.engine == "vllm"
+    for end, usual in GUESSES.items():
+        guess = usual | (VLLM[end] if vllm else {})
         numbers: dict[str, float] = {"tokens": 0, "row_steps": 0}
         per_second = card.tflops * 1e12 * guess["flops"]
-        again = 1.0 if recipe.model.loader == "plain" else guess["read"]
+        again = guess["read"] if vllm or recipe.model.loader != "plain" else 1.0
         for phase, (designs, calls, learned) in work_of(
             recipe, guess["calls"], guess["signal"]
         ).items():
@@ -133,14 +145,18 @@ def estimate_hours(recipe: Recipe, shape: Shape, card: Card) -> dict[str, Any]:
                 (designs, limits.designer, many),
                 (calls, limits.executor, many * each),
             ):
-                tokens = count * min(guess["tokens"], limit)
-                rows = max(1.0, min(recipe.generation_tokens // (prompt + limit), waiting, 256))
+                drawn = min(guess["tokens"], limit)
+                tokens, held = count * drawn, prompt + (drawn if vllm else limit)
+                rows = max(1.0, min(recipe.generation_tokens // held, waiting, 256))
                 step = decode_step(shape, recipe, card, rows, guess)
                 seconds += tokens / guess["useful"] / rows * step["step_ms"] / 1e3
                 seconds += count * prompt * again * operations / per_second
                 numbers["tokens"] += tokens
             numbers |= step | {"rows": rows, f"{phase}_hours": seconds / 3600}
         numbers["row_steps"] = numbers["tokens"] / guess["useful"]
+        if vllm:
+            turns = recipe.train.steps * guess["turn_s"]
+            numbers["engine_hours"] = (guess["start_s"] + turns) / 3600
         ends[end] = {key: round(value, 3) for key, value in numbers.items()}
     low, high = (sum(v for k, v in e.items() if k.endswith("_hours")) for e in ends.values())
     hours = {"low": round(low, 2), "high": round(high, 2)}
