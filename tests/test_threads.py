@@ -11,7 +11,9 @@ import pytest
 import torch
 from conftest import small
 from made_trees import trees
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from mxa_lite import embedded
 from mxa_lite.learn.step import Step
 from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.machine.anchors import a_spinning_process
@@ -59,9 +61,9 @@ def test_what_runs_for_a_moment_takes_no_thread(monkeypatch: pytest.MonkeyPatch)
     assert opened.free_threads() == 2
 
 
-def gradients(threads: int, folder: Path) -> tuple[int, dict[str, torch.Tensor]]:
+def gradients(threads: int, folder: Path, *sets: str) -> tuple[int, dict[str, torch.Tensor]]:
     """The threads of an update of both roles, and its gradients."""
-    recipe = small("train.steps=1", "train.tokens_per_micro_batch=2048")
+    recipe = small("train.steps=1", "train.tokens_per_micro_batch=2048", *sets)
     torch.manual_seed(0)
     policy = opened.load_policy(recipe)
     policy.threads = lambda: threads
@@ -84,9 +86,38 @@ def gradients(threads: int, folder: Path) -> tuple[int, dict[str, torch.Tensor]]
     return used[0], found
 
 
-def test_gradients_have_the_same_bits_with_one_two_and_four_threads(tmp_path: Path) -> None:
-    one, *others = (gradients(n, tmp_path / str(n)) for n in (1, 2, 4))
+def equal_bits(folder: Path, *sets: str) -> None:
+    """Raises AssertionError unless gradients are the same with one, two and four threads."""
+    one, *others = (gradients(n, folder / str(n), *sets) for n in (1, 2, 4))
     assert [one[0], *(threads for threads, _ in others)] == [1, 2, 4]
     assert any(bool(g.any()) for g in one[1].values())
     for _, found in others:
         assert all(torch.equal(found[name], gradient) for name, gradient in one[1].items())
+
+
+def test_gradients_have_the_same_bits_with_one_two_and_four_threads(tmp_path: Path) -> None:
+    equal_bits(tmp_path)
+
+
+@pytest.mark.slow
+def test_gradients_of_a_larger_model_have_them_too(tmp_path: Path) -> None:
+    """Layers as wide as SmolLM2-135M's."""
+    sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 3}
+    config = AutoConfig.from_pretrained(
+        embedded.FOLDER, **sizes, num_attention_heads=9, num_key_value_heads=3, head_dim=64
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(embedded.FOLDER).save_pretrained(tmp_path)
+    equal_bits(tmp_path, f"model.name={tmp_path}", "model.quantization=none")
+
+
+def test_prompts_and_updates_of_a_model_that_is_not_tiny_take_the_free_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(opened, "TINY", 0)
+    monkeypatch.setattr(opened, "free_threads", lambda: 4)
+    before = torch.get_num_threads()
+    policy = opened.load_policy(small())
+    assert torch.get_num_threads() == before
+    with policy.all_threads():
+        assert torch.get_num_threads() == 4

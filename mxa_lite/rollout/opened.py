@@ -13,6 +13,7 @@ import datasets
 import torch
 import transformers
 
+from mxa_lite.policy import accelerator
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
 from mxa_lite.policy.policy import Policy
@@ -67,27 +68,30 @@ def load_policy(recipe: Recipe) -> Policy:
 
 
 def set_threads(recipe: Recipe, policy: Policy) -> None:
-    """`threads` of the recipe; else all that are free, but one where a tiny model decodes tokens.
+    """`threads` of the recipe; else, on a CPU, all that are free for prompts and updates, and for
+    single tokens all, or one with a tiny model.
 
     Seen with the embedded model, one and two threads on two idle cores: a step of 16 rows takes 8
     and 7 ms, 64 prompts of 96 tokens 300 to 450 and 160 ms, forward and backward of 4,000 tokens
     440 and 310 ms. As soon as anything else runs, threads that wait for each other at every step
-    make decoding slower many times over.
+    make decoding slower many times over. The tokens of a large model keep their threads: with
+    another number of them its logits have other bits.
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
         policy.notes.append(f"{recipe.threads} CPU threads: the recipe asks for it")
-    elif policy.model.num_parameters() < TINY:
-        torch.set_num_threads(1)
+    elif not accelerator():
         policy.threads = free_threads
-        policy.notes.append(f"{THREADS} CPU threads, 1 to decode: the model is tiny")
+        if policy.model.num_parameters() < TINY:
+            torch.set_num_threads(1)
+            policy.notes.append(f"{THREADS} CPU threads, 1 to decode: the model is tiny")
 
 
 def free_threads() -> int:
     """All threads, or a half, a quarter, ... while other programs leave fewer cores.
 
     Threads that wait for one without a core make an update ten times slower. Only powers of two,
-    between which the tiny model's gradients did not change a bit (tried: 1, 2, 4, 8; 3 and 7 did).
+    between which gradients did not change a bit (tried: 1, 2, 4, 8; with 3 and 7 they did).
     """
     count, cores = THREADS, os.cpu_count() or 1
     if count & (count - 1) or count == 1:
