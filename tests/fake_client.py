@@ -53,7 +53,7 @@ class FakeClient:
             raise reply
         return reply
 
-    def tool(self, name, code):
+    def tool(self, code):
         self.programs.append(code)
         return "12\n"
 

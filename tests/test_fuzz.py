@@ -10,7 +10,7 @@ import pytest
 
 from mxa_lite.mas.check import check
 from mxa_lite.sandbox.box import CallRequest, Ended, Job, Limits, Sandbox
-from mxa_lite.sandbox.wire import Run
+from mxa_lite.sandbox.run import Run
 from mxa_lite.tree import Outcome
 
 SCRIPT = """
@@ -25,11 +25,15 @@ print(result, len(result))
 answer(result if "4" in result else Agent("last")(result))
 """
 LINES = [
-    {"t": "call", "id": 1, "agent": "a", "path": "0", "number": 0, "temperature": 0.5}
+    {"t": "call", "id": 1, "agent": "a", "path": "0", "temperature": 0.5}
     | {"messages": [{"role": "user", "content": "q"}]},
     {"t": "wait", "seen": 0},
-    {"t": "tool", "id": 2, "name": "python", "code": "print(1)"},
-    {"t": "node", "node": {"name": "n", "kind": "agent", "path": "0", "parents": ["1"]}},
+    {"t": "tool", "id": 2, "code": "print(1)"},
+    {
+        "t": "node",
+        "node": {"name": "n", "kind": "agent", "path": "0", "parents": ["1"]}
+        | {"output": "4", "error": None},
+    },
     {"t": "answer", "message": "4"},
     {"t": "end", "error": None},
 ]

@@ -18,6 +18,7 @@ from mxa_lite.machine.doctor import COVERS
 from mxa_lite.sandbox.box import CallRequest, Ended, Job, Limits, Sandbox, SandboxError
 from mxa_lite.sandbox.confine import LEVELS
 from mxa_lite.tree import Outcome, path_key
+from mxa_lite.wire import Kill
 
 ASK = 'answer(Agent("solver")(question))'
 Reply = Callable[[CallRequest], str]
@@ -373,7 +374,7 @@ os.chdir(sys.argv[1])
 sandbox_server._REMOVE = "sleep 1; " + sandbox_server._REMOVE
 server = sandbox_server.Server.__new__(sandbox_server.Server)
 server._confiner = SimpleNamespace(seccomp=True, belong_to=lambda pid: None)
-server._send = lambda report: print(*report.values(), os.listdir())
+server._send = lambda report: print(*report, os.listdir())
 server._children, server._removers = {}, {}
 for job in ("full", "empty"):
     os.makedirs("full/file" if job == "full" else job)
@@ -413,7 +414,7 @@ def test_scripts_run_in_processes_prepared_for_them_as_in_others(box: Sandbox) -
 def test_a_prepared_process_that_dies_is_no_script_s_end(box: Sandbox) -> None:
     box.prepare(1)
     (waiting,) = box._ready
-    box.server.tell({"job": waiting.number})  # the server kills it
+    box.server.tell(Kill(waiting.number))  # the server kills it
     while box._ready:
         assert box.poll(0.05) == []
     assert run(box, "answer(Agent('a', 'b')(question))").outcome is Outcome.OK

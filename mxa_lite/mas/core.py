@@ -19,6 +19,7 @@ from functools import cached_property, partial
 from typing import Any, Protocol, dataclass_transform
 
 from mxa_lite.texts import answers, prompts
+from mxa_lite.tree import NodeRecord
 
 Data = dict[str, Any]
 
@@ -34,8 +35,8 @@ class Client(Protocol):
         messages: list[dict[str, str]],
         temperature: float | None,
     ) -> str: ...
-    def tool(self, name: str, code: str) -> str: ...
-    def node(self, record: Data) -> None: ...
+    def tool(self, code: str) -> str: ...
+    def node(self, record: NodeRecord) -> None: ...
     def answer(self, message: str) -> None: ...
     def spawn(self, functions: Sequence[Callable[[], Any]]) -> list[Any]: ...
 
@@ -156,7 +157,7 @@ def solutions(messages: Iterable[Message]) -> list[tuple[str, str]]:
 class Frame:
     """One visit of a node: its path, its calls so far, and where its record goes."""
 
-    def __init__(self, path: str, node: WorkflowNode | None, record: Callable[[Data], None]):
+    def __init__(self, path: str, node: WorkflowNode | None, record: Callable[[NodeRecord], None]):
         self.path = path
         self.node = node
         self.record = record
@@ -328,7 +329,7 @@ def visit(node: WorkflowNode, context: Context, frame: Frame | None = None) -> M
     """Runs a node in a frame of its own and records it; raises what it raises."""
     frame = frame or current_frame().child(node)
     parents = [*context.metadata.get("parents", ()), *_paths(context.replies())]
-    record: Data = {
+    record: NodeRecord = {
         "name": node.name,
         "kind": node.kind or type(node).__name__.removesuffix("Node").lower(),
         "path": frame.path,
@@ -381,13 +382,12 @@ def step(node: WorkflowNode, context: Context) -> Message:
 def gather(nodes: Sequence[WorkflowNode], *contexts: Context) -> list[Message]:
     """Runs nodes at once, each in a copy of its context; one message each, in order.
 
-    contexts: one for each node, or one for all.
-
-    Records are kept back until all are done, so that their order does not depend on threads.
+    contexts: one for each node, or one for all. Records are kept back until all are done, so that
+    their order does not depend on threads.
     """
     here = current_frame()
     frames = [here.child(node) for node in nodes]
-    records: list[list[Data]] = [[] for _ in nodes]
+    records: list[list[NodeRecord]] = [[] for _ in nodes]
     for frame, kept in zip(frames, records, strict=True):
         frame.record = kept.append
     triples = zip(nodes, itertools.cycle(contexts), frames, strict=False)

@@ -21,7 +21,7 @@ def python_tool(code: str, stdin: str = "", **kwargs: Any) -> str:
     """Runs a Python program in a sandbox of its own and returns what it printed."""
     if stdin:
         code = f"import io, sys\nsys.stdin = io.StringIO({stdin!r})\n{code}"
-    return runtime.client.tool("python", str(code))
+    return runtime.client.tool(str(code))
 
 
 class MathEnvironment:

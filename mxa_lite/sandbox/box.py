@@ -5,7 +5,7 @@
         for event in sandbox.poll(None):  # CallRequest or Ended; again until idle
             ...
 
-Nothing from a script is trusted (`wire.py`). Standard library only; no thread, no torch. One
+Nothing from a script is trusted (`run.py`). Standard library only; no thread, no torch. One
 process, the warm fork server, is started per `Sandbox`; it forks and confines one child per script
 (`confine.py` says how well). A script's own time is wall time while it does not wait for the model,
 and, as far as its limit goes, not for a core of a busy machine.
@@ -14,7 +14,6 @@ and, as far as its limit goes, not for a core of a busy machine.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import resource
@@ -22,17 +21,16 @@ import selectors
 import socket
 import time
 from collections import deque
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
+from mxa_lite import wire
 from mxa_lite.mas.script import node_names
-from mxa_lite.sandbox.child import MAX_LINE
 from mxa_lite.sandbox.confine import LEVELS
 from mxa_lite.sandbox.process import SandboxError, ServerProcess
-from mxa_lite.sandbox.wire import CallRequest, CodeResult, Done, Ended, Job, Limits, Run
+from mxa_lite.sandbox.run import CallRequest, Done, Ended, Job, Limits, Run
 from mxa_lite.tree import Outcome
 
-__all__ = ["CallRequest", "CodeResult", "Ended", "Job", "Limits", "Sandbox", "SandboxError"]
+__all__ = ["CallRequest", "Ended", "Job", "Limits", "Sandbox", "SandboxError"]
 
 _SPARE = 64  # file handles that are left to others; a script takes one, and one for its tool
 
@@ -57,7 +55,7 @@ class Sandbox:
         prompts: str = "",
     ) -> None:
         self.limits = limits
-        self._own = {"nodes": nodes, "prompts": prompts}
+        self._own_nodes, self._own_prompts = nodes, prompts
         self.node_names = node_names(nodes)
         handles = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/dev/fd"))
         self._alive = max(1, min(alive, (handles - _SPARE) // 2))
@@ -83,14 +81,16 @@ class Sandbox:
     def prepare(self, count: int) -> None:
         """Has processes started and confined for the next scripts, and does not wait for them."""
         for _ in range(min(count, self._alive - len(self._runs)) - len(self._ready)):
-            run = Run(self._jobs, {}, self.limits)
+            run = Run(self._jobs, None, self.limits)
             self._jobs += 1
             self._open(run)
             self._ready.append(run)
 
     def start(self, job: Job) -> int:
         """Queues a script; returns its number. Numbers grow, with programs between."""
-        spec = {**asdict(job), **self._own, "program": False}
+        spec = wire.Script(
+            job.source, job.question, job.kind, job.seed, self._own_nodes, self._own_prompts
+        )
         if not self._ready:
             return self._enqueue(spec, self.limits)
         run = self._ready.popleft()
@@ -105,7 +105,7 @@ class Sandbox:
         while not self._events and not self.idle() and (rest := deadline - time.monotonic()) > 0:
             self._pump(rest)
         events, self._events = self._events, []
-        return sorted(events, key=lambda event: (event.job, *event.order()))
+        return sorted(events, key=lambda event: event.order())
 
     def idle(self) -> bool:
         """Every live script waits for the model: none computes, starts or is being ended."""
@@ -132,19 +132,14 @@ class Sandbox:
         if job in self._runs:
             self._kill(self._runs[job], outcome, error or f"{outcome}: stopped")
 
-    def run_codes(self, programs: list[tuple[str, str]]) -> list[CodeResult]:
+    def run_codes(self, programs: list[tuple[str, str]]) -> list[Ended]:
         """Runs plain Python programs, pairs of (source, stdin), in the same confinement."""
-        results: dict[int, CodeResult] = {}
-        for index, (source, stdin) in enumerate(programs):
-
-            def done(ended: Ended, status: int, index: int = index) -> None:
-                results[index] = CodeResult.of(ended, status)
-
-            spec = {"source": source, "stdin": stdin, "program": True}
-            self._enqueue(spec, self.limits, done)
-        while len(results) < len(programs):
+        ended: list[Ended] = []
+        for source, stdin in programs:
+            self._enqueue(wire.Program(source, stdin), self.limits, ended.append)
+        while len(ended) < len(programs):
             self._pump(math.inf)
-        return [results[index] for index in range(len(programs))]
+        return sorted(ended, key=lambda program: program.job)
 
     def close(self) -> None:
         """Ends every script and the server, and removes their folders."""
@@ -159,7 +154,11 @@ class Sandbox:
     # starting
 
     def _enqueue(
-        self, spec: dict[str, Any], limits: Limits, done: Done | None = None, owner: Any = None
+        self,
+        spec: wire.Script | wire.Program,
+        limits: Limits,
+        done: Done | None = None,
+        owner: int | None = None,
     ) -> int:
         run = Run(self._jobs, spec, limits, done, owner)
         self._jobs += 1
@@ -177,7 +176,8 @@ class Sandbox:
             run = self._queue.popleft()
             run.since = time.monotonic()
             self._open(run)
-            self._send(run, run.spec)
+            if run.spec is not None:
+                self._send(run, run.spec)
 
     def _open(self, run: Run) -> None:
         """Has the server start a process for the run, which then waits for its first line."""
@@ -186,8 +186,8 @@ class Sandbox:
         self._runs[run.number] = run
         self._channels[run.number] = (ours, bytearray())
         self._selector.register(ours, selectors.EVENT_READ, run)
-        message = {"job": run.number, "owner": run.owner, "limits": asdict(run.limits)}
-        self.server.tell(message, theirs)
+        limits = run.limits.seconds, run.limits.memory_mb, run.limits.disk_mb
+        self.server.tell(wire.Start(run.number, run.owner, *limits), theirs)
         theirs.close()
 
     # the loop
@@ -226,49 +226,48 @@ class Sandbox:
         if not data:
             self._selector.unregister(channel)
             if not run.ended:  # it has closed its channel, or is dead: then this does no harm
-                self.server.tell({"job": run.number})
+                self.server.tell(wire.Kill(run.number))
             return False
         for request in run.feed(data, time.monotonic()):
             if isinstance(request, CallRequest):
                 self._events.append(request)
             else:
-                self._tool(run, *request)
+                self._tool(run, request)
         if run.verdict is not None:
             self._kill(run, run.verdict, "")
         return True
 
-    def _tool(self, run: Run, ident: int, code: str) -> None:
+    def _tool(self, run: Run, tool: wire.Tool) -> None:
         """Runs a script's program on the script's own time."""
         if run.tool_runs > run.limits.max_calls:
-            self._answer(run, ident, "error: too many tool runs")
+            self._answer(run, tool.id, "error: too many tool runs")
             return
 
-        def done(ended: Ended, status: int) -> None:
-            run.tools.discard(ident)
+        def done(ended: Ended) -> None:
+            run.tools.discard(tool.id)
             if run.number in self._runs and not run.over():
-                self._answer(run, ident, CodeResult.of(ended, status).as_reply())
+                self._answer(run, tool.id, ended.as_reply())
 
         rest = (run.limits.seconds - run.seconds(time.monotonic())) / 2  # so it can tell of it
         limits = replace(run.limits, seconds=rest)
-        run.tools.add(ident)
-        spec = {"source": code, "stdin": "", "program": True}
-        self._enqueue(spec, limits, done, run.number)
+        run.tools.add(tool.id)
+        self._enqueue(wire.Program(tool.code, ""), limits, done, run.number)
 
     def _read_control(self) -> None:
-        message = self.server.receive()
+        message: wire.Started | wire.Dead | wire.Gone | None = self.server.receive()
         if message is None:  # it is dead, out of memory perhaps; its scripts with it
             self._close_server()
             for run in [*self._runs.values()]:
                 run.fail(Outcome.CRASHED, "the sandbox server died")
                 self._finish(run, -9, None)
             self._open_server()
-        elif "status" in message:
-            self._finish(self._runs[message["job"]], message["status"], message["reason"])
-        elif "pid" in message:
-            run = self._runs[message["job"]]
-            run.pid, run.since = message["pid"], run.since and time.monotonic()  # its time begins
+            return
+        run = self._runs[message.job]
+        if isinstance(message, wire.Gone):
+            self._finish(run, message.status, message.reason)
+        elif isinstance(message, wire.Started):
+            run.pid, run.since = message.pid, run.since and time.monotonic()  # its time begins
         else:  # the time that removing its folder takes is not its own
-            run = self._runs[message["job"]]
             run.pause(time.monotonic())
             run.dead = True
 
@@ -277,10 +276,10 @@ class Sandbox:
     def _answer(self, run: Run, ident: int, text: str) -> None:
         run.sent += 1
         run.since = time.monotonic() if run.since is None else run.since
-        self._send(run, {"id": ident, "reply": text[:MAX_LINE]})
+        self._send(run, wire.Reply(ident, text[: wire.MAX_LINE]))
 
-    def _send(self, run: Run, line: dict[str, Any]) -> None:
-        self._channels[run.number][1].extend(json.dumps(line).encode() + b"\n")
+    def _send(self, run: Run, line: wire.Script | wire.Program | wire.Reply) -> None:
+        self._channels[run.number][1].extend(wire.encode(line) + b"\n")
         self._flush(run)
 
     def _flush(self, run: Run) -> None:
@@ -301,7 +300,7 @@ class Sandbox:
         run.fail(outcome, error)
         run.pause(time.monotonic())
         self._events = [event for event in self._events if event.job != run.number]
-        self.server.tell({"job": run.number})
+        self.server.tell(wire.Kill(run.number))
 
     def _finish(self, run: Run, status: int, reason: str | None) -> None:
         """The script is dead and reaped: reads what it left, decides the outcome, reports."""
@@ -315,9 +314,9 @@ class Sandbox:
         outcome, error = run.outcome(status, reason)
         out, err = self._output(run, "out"), self._output(run, "err")
         message = run.message if outcome in (Outcome.OK, Outcome.NO_CALLS) else None
-        ended = Ended(run.number, outcome, message, run.nodes, out, err, error, run.used)
+        ended = Ended(run.number, outcome, status, message, run.nodes, out, err, error, run.used)
         if run.done is not None:
-            run.done(ended, status)
+            run.done(ended)
         elif run.spec:  # else it was prepared and died before it had a script
             self._events.append(ended)
 

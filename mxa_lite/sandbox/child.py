@@ -1,13 +1,7 @@
 """Inside a script's process: talks to the parent, batches calls, runs the script.
 
 Standard library only. Runs confined, after the fork; whatever a script does to this module harms
-only its own process. The wire: one JSON object a line on file descriptor 3,
-
-    to the parent   {"t": "call", "id", "agent", "path", "number", "messages", "temperature"}
-                    {"t": "wait", "seen": replies read so far}     every thread waits now
-                    {"t": "tool", "id", "code"}   {"t": "node", …}   {"t": "answer", "message"}
-                    {"t": "end", "error": null or the last line of the traceback}
-    from the parent the job first, then {"id", "reply"}
+only its own process. `mxa_lite/wire.py` says what is sent.
 
 A call is held until every registered thread of the script is blocked; then all held calls go out
 in the order of their paths, and one `wait`. So the parent sees whole rounds, whatever the threads'
@@ -19,7 +13,6 @@ from __future__ import annotations
 import atexit
 import builtins
 import gc
-import json
 import linecache
 import os
 import random
@@ -32,17 +25,16 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mxa_lite.tree import path_key
+from mxa_lite import wire
+from mxa_lite.tree import NodeRecord, path_key
 
 CHANNEL = 3  # the file descriptor of the wire
 TASKS = 4  # the file descriptor of this process's threads in /proc
-MAX_LINE = 1 << 20  # bytes; the parent ends a script that sends a longer one
 _OWN = {"nodes.py": "rollout.nodes", "prompts.py": "prompts"}  # and the keys that name them
 _FILES = ("script.py", "program.py", *_OWN)  # names of the source in tracebacks
 PACKAGES = "packages"  # the folder beside those of scripts that programs may import from
 OUT_OF_MEMORY = 77  # exit status when not even the end could be reported
 
-Messages = list[dict[str, str]]
 _Held = tuple[tuple[tuple[int, int, str], ...], int, bytes, int]
 
 
@@ -65,22 +57,21 @@ class Client:
         self._watched = False
 
     def call(
-        self, agent: str, path: str, number: int, messages: Messages, temperature: float | None
+        self, agent: str, path: str, number: int, messages: wire.Messages, temperature: float | None
     ) -> str:
-        request = {"agent": agent, "path": path, "number": number, "messages": messages}
-        return self._ask({"t": "call", **request, "temperature": temperature}, path, number)
+        return self._ask(wire.Call(0, agent, path, messages, temperature), number)
 
-    def tool(self, name: str, code: str) -> str:
-        return self._ask({"t": "tool", "name": name, "code": code}, None, 0)
+    def tool(self, code: str) -> str:
+        return self._ask(wire.Tool(0, code), 0)
 
-    def node(self, record: dict[str, Any]) -> None:
-        self._send({"t": "node", "node": record})
+    def node(self, record: NodeRecord) -> None:
+        self._send(wire.Node(record))
 
     def answer(self, message: str) -> None:
-        self._send({"t": "answer", "message": message})
+        self._send(wire.Answer(message))
 
     def end(self, error: str | None) -> None:
-        self._send({"t": "end", "error": error})
+        self._send(wire.End(error))
 
     def spawn(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:
         """Runs the functions in registered threads; results or exceptions, in order."""
@@ -124,21 +115,22 @@ class Client:
                 thread.join()
         return results
 
-    def _ask(self, line: dict[str, Any], path: str | None, number: int) -> str:
+    def _ask(self, line: wire.Call | wire.Tool, number: int) -> str:
+        """number: of the calls of one path, by which they are sorted."""
         with self._change:
             self._requests += 1
             ident = self._requests
-            data = _encode({**line, "id": ident})
+            data = _line(line._replace(id=ident))
             registered = threading.get_ident() in self._registered
             if registered:
                 self._counted.add(ident)
                 self._running -= 1
-            if path is None:
-                self._write(data)
+            if isinstance(line, wire.Call):
+                self._held.append((path_key(line.path), number, data, ident))
             else:
-                self._held.append((path_key(path), number, data, ident))
+                self._write(data)
             self._settle()
-            if path is not None and not registered:
+            if isinstance(line, wire.Call) and not registered:
                 self._watch()
             return self._receive(ident)
 
@@ -150,7 +142,7 @@ class Client:
     def _flush(self) -> None:
         lines = [data for _, _, data, _ in sorted(self._held)]
         self._held.clear()
-        self._write(b"".join(lines) + _encode({"t": "wait", "seen": self._seen}))
+        self._write(b"".join(lines) + _line(wire.Wait(self._seen)))
 
     def _watch(self) -> None:
         """A thread the script made itself asks: no count tells when the others are blocked (in a
@@ -178,17 +170,17 @@ class Client:
             self._reading = True
             self._change.release()
             try:
-                line = self._read_line()
+                line: wire.Reply = self._read_line()
             finally:
                 self._change.acquire()
                 self._reading = False
                 self._change.notify_all()
             self._seen += 1
-            self._replies[line["id"]] = line["reply"]
-            self._running += int(line["id"] in self._counted)
+            self._replies[line.id] = line.reply
+            self._running += int(line.id in self._counted)
         return self._replies.pop(ident)
 
-    def _read_line(self) -> dict[str, Any]:
+    def _read_line(self) -> Any:
         parts = [self._unread]
         while b"\n" not in parts[-1]:
             chunk = os.read(self._channel, 1 << 16)
@@ -196,11 +188,10 @@ class Client:
                 os._exit(1)  # the parent is gone
             parts.append(chunk)
         line, _, self._unread = b"".join(parts).partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
-        return message
+        return wire.decode(line)
 
-    def _send(self, line: dict[str, Any]) -> None:
-        data = _encode(line)
+    def _send(self, line: wire.FromScript) -> None:
+        data = _line(line)
         with self._change:
             self._write(data)
 
@@ -224,10 +215,10 @@ def _others_sleep() -> bool | None:
     return True
 
 
-def _encode(line: dict[str, Any]) -> bytes:
-    data = json.dumps(line).encode() + b"\n"
-    if len(data) > MAX_LINE:
-        raise ValueError(f"a message of {len(data)} bytes, more than the {MAX_LINE} allowed")
+def _line(message: wire.FromScript) -> bytes:
+    data = wire.encode(message) + b"\n"
+    if len(data) > wire.MAX_LINE:
+        raise ValueError(f"a message of {len(data)} bytes, more than the {wire.MAX_LINE} allowed")
     return data
 
 
@@ -282,19 +273,19 @@ def main(folder: str) -> None:
     os.environ.update(HOME=folder, TMPDIR=folder)
     tempfile.tempdir = None  # the server's
     client = Client()
-    job = client._read_line()
+    job: wire.Script | wire.Program = client._read_line()
     error: str | None = None
     status = 0
-    vars(sys).update({key: [_FILES[job["program"]]] for key in ("argv", "orig_argv")})
+    vars(sys).update({key: [f"{type(job).__name__.lower()}.py"] for key in ("argv", "orig_argv")})
     try:
-        if job["program"]:
+        if isinstance(job, wire.Program):
             random.seed(0)
-            _run_program(job["source"], job["stdin"], os.path.join(folder, "..", PACKAGES))
+            _run_program(job.source, job.stdin, os.path.join(folder, "..", PACKAGES))
         else:
             from mxa_lite.mas import script as mas
 
-            arguments = job["question"], job["kind"], client, job["seed"]
-            mas.run_script(job["source"], *arguments, job["nodes"], job["prompts"])
+            arguments = job.question, job.kind, client, job.seed, job.nodes, job.prompts
+            mas.run_script(job.source, *arguments)
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
         error = f"SystemExit: {leaving.code}" if status else None

@@ -23,7 +23,8 @@ import signal
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+
+from mxa_lite import wire
 
 LEVELS = ("rlimits", "landlock", "seccomp", "namespaces")  # each includes those before it
 _FIRST_UNKNOWN = 451  # newer calls, and the x32 ones, answer "not implemented"
@@ -159,12 +160,12 @@ def _drop_privileges() -> None:
     _syscall("capset", struct.pack("=Ii", 0x20080522, 0), bytes(24))
 
 
-def _set_limits(limits: dict[str, Any], processes: int | None) -> None:
+def _set_limits(limits: wire.Start, processes: int | None) -> None:
     values = {
-        "AS": limits["memory_mb"] << 20,
-        "FSIZE": limits["disk_mb"] << 20,
+        "AS": limits.memory_mb << 20,
+        "FSIZE": limits.disk_mb << 20,
         # behind the wall clock: for threads that compute while another waits for the model
-        "CPU": 2 * math.ceil(limits["seconds"]) + 2,
+        "CPU": 2 * math.ceil(limits.seconds) + 2,
         "NOFILE": 64,
         "CORE": 0,
         "MEMLOCK": 0,
@@ -212,7 +213,7 @@ class Confiner:
         os.setsid()
         os.umask(0o077)
 
-    def enter(self, folder: str, limits: dict[str, Any], tasks: int) -> None:
+    def enter(self, folder: str, limits: wire.Start, tasks: int) -> None:
         """Confines the calling process for good. tasks: processes on this machine right now."""
         _set_limits(limits, None if self.seccomp else tasks + 64)
         if _NR:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
 import shutil
 import socket
@@ -14,6 +13,7 @@ import sys
 import tempfile
 from typing import Any
 
+from mxa_lite import wire
 from mxa_lite.errors import RunError
 
 _PACKAGES = ("numpy", "sympy", "mpmath")  # programs may import them where they are installed
@@ -41,13 +41,15 @@ class ServerProcess:
     def __init__(self, at_most: str) -> None:
         kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
         self.control, theirs = socket.socketpair(socket.AF_UNIX, kind)
-        program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "server.py")
+        here = os.path.dirname(os.path.abspath(__file__))
+        program = os.path.join(here, "server.py")
         number, nothing = theirs.fileno(), subprocess.DEVNULL
         self.process = subprocess.Popen(
             [sys.executable, "-S", "-s", "-B", "-P", program, str(number), at_most, *_packages()],
             env={
                 "PATH": "/usr/bin:/bin",
                 "LC_ALL": "C.UTF-8",
+                "PYTHONPATH": os.path.dirname(os.path.dirname(here)),
                 "PYTHONHASHSEED": "0",  # of all scripts: a forked interpreter cannot change it
                 "MALLOC_ARENA_MAX": "1",  # else every thread takes 64 MB of the memory limit
                 "TMPDIR": tempfile.gettempdir(),
@@ -61,26 +63,26 @@ class ServerProcess:
         )
         theirs.close()
         self.control.settimeout(60)
-        hello = self.receive()
+        ready: wire.Ready | None = self.receive()
         self.control.settimeout(None)
-        if hello is None:
+        if ready is None:
             self.process.kill()
             _, complaint = self.process.communicate()
             last = complaint.decode("utf-8", "replace").strip().splitlines()[-1:]
             raise SandboxError(f"the sandbox server did not start: {' '.join(last)}")
-        self.level, self.folder = hello
+        self.level, self.folder = ready.level, ready.folder
 
-    def tell(self, message: dict[str, Any], channel: socket.socket | None = None) -> None:
+    def tell(self, message: wire.Start | wire.Kill, channel: socket.socket | None = None) -> None:
         """Sends a control message, with a script's end of its channel."""
         with contextlib.suppress(OSError):  # a dead server is noticed where it is read
             fds = [] if channel is None else [channel.fileno()]
-            socket.send_fds(self.control, [json.dumps(message).encode()], fds)
+            socket.send_fds(self.control, [wire.encode(message)], fds)
 
     def receive(self) -> Any:
         """The next control message; None from a server that is dead or does not speak."""
         with contextlib.suppress(OSError):
             if data := self.control.recv(4096):
-                return json.loads(data)
+                return wire.decode(data)
         return None
 
     def close(self) -> None:

@@ -3,13 +3,8 @@
 Started as `python -S -s -B -P server.py SOCKET LEVEL PACKAGE...` with an environment of its own
 (not `-I`, which would ignore the fixed hash seed in it). It imports what scripts need, forks,
 reaps, polls disk and threads, and removes folders. It never sees a script, a message or an answer:
-those travel between the trainer and the child; so nothing of a script is in another's memory.
-
-Control messages are JSON in packets. From the trainer: {"job", "owner", "limits"} with the child's
-end of the channel starts one, {"job"} without it kills it. To the trainer: [level, folder] once,
-{"job", "pid"} of one that is started, {"job"} of a dead one whose folder takes time to remove, and
-{"job", "status", "reason"} when nothing of it is left. It ends, and all its children with it, when
-the trainer is gone.
+those travel between the trainer and the child; so nothing of a script is in another's memory. It
+ends, and all its children with it, when the trainer is gone.
 """
 
 from __future__ import annotations
@@ -17,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import json
 import os
 import select
 import shutil
@@ -33,6 +27,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from mxa_lite import wire
+from mxa_lite.sandbox import child as sandbox_child
+from mxa_lite.sandbox.confine import Confiner
 
 _PRELOADED = """abc ast asyncio base64 bisect calendar cmath collections concurrent.futures copy
 csv ctypes dataclasses datetime decimal enum fractions functools hashlib heapq html inspect io
@@ -94,16 +92,11 @@ class Server:
     """Forks and reaps; one loop, one thread."""
 
     def __init__(self, control: socket.socket, at_most: str, packages: list[str]) -> None:
-        from mxa_lite.sandbox import child as sandbox_child
-        from mxa_lite.sandbox import confine
-
         sandbox_child.prepare()
-        self._main = sandbox_child.main
-
         self._control = control
         self._parent = os.getppid()
         self._children: dict[int, _Child] = {}
-        self._removers: dict[int, dict[str, Any]] = {}  # and what is reported when they are done
+        self._removers: dict[int, wire.Gone] = {}  # and what is reported when they are done
         self._outbox: deque[bytes] = deque()
         self._next_look = 0.0
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
@@ -113,12 +106,12 @@ class Server:
         os.mkdir(links)
         for package in packages:
             os.symlink(package, os.path.join(links, os.path.basename(package)))
-        self._confiner = confine.Confiner(at_most, [links, *packages])
+        self._confiner = Confiner(at_most, [links, *packages])
         self._wake, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self._send([self._confiner.level, self._folder])
+        self._send(wire.Ready(self._confiner.level, self._folder))
 
     def run(self) -> None:
         """Serves until the trainer closes the control socket or is gone."""
@@ -142,8 +135,8 @@ class Server:
             self._reap(0)
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _send(self, message: Any) -> None:
-        self._outbox.append(json.dumps(message).encode())
+    def _send(self, message: wire.Ready | wire.Started | wire.Dead | wire.Gone) -> None:
+        self._outbox.append(wire.encode(message))
         self._push()
 
     def _push(self) -> None:
@@ -159,15 +152,14 @@ class Server:
             data, fds, _, _ = socket.recv_fds(self._control, 4096, 1)
         if not data:
             return False
-        message = json.loads(data)
-        job, owner = message["job"], message.get("owner")
-        if not fds:
-            for pid in self._pids(lambda child: child.job == job):
+        message: wire.Start | wire.Kill = wire.decode(data)
+        if isinstance(message, wire.Kill):
+            for pid in self._pids(lambda child: child.job == message.job):
                 os.kill(pid, signal.SIGKILL)
-        elif owner is None or self._pids(lambda child: child.job == owner):
-            self._start(job, owner, message["limits"], fds[0])
+        elif message.owner is None or self._pids(lambda child: child.job == message.owner):
+            self._start(message, fds[0])
         else:  # its script has ended meanwhile
-            self._send({"job": job, "status": -signal.SIGKILL, "reason": None})
+            self._send(wire.Gone(message.job, -signal.SIGKILL, None))
         for fd in fds:
             os.close(fd)
         return True
@@ -175,8 +167,8 @@ class Server:
     def _pids(self, condition: Callable[[_Child], bool]) -> list[int]:
         return [pid for pid, child in self._children.items() if condition(child)]
 
-    def _start(self, job: int, owner: int | None, limits: dict[str, Any], channel: int) -> None:
-        folder = os.path.join(self._folder, str(job))
+    def _start(self, start: wire.Start, channel: int) -> None:
+        folder = os.path.join(self._folder, str(start.job))
         os.mkdir(folder, 0o700)
         me, tasks = os.getpid(), 0 if self._confiner.seccomp else len(_processes())
         pid = os.fork()
@@ -188,15 +180,15 @@ class Server:
                     os.dup2(os.open(f"{folder}.{name}", flags, 0o600), number)
                 os.dup2(channel, 3)
                 os.chdir(folder)
-                self._confiner.enter(folder, limits, tasks)
+                self._confiner.enter(folder, start, tasks)
                 os.closerange(5, 1024)
-                self._main(folder)
+                sandbox_child.main(folder)
             except OSError:  # the kernel refused a step of the confinement
                 traceback.print_exc()
             finally:  # nothing may come back into the server's loop
                 os._exit(1)
-        self._children[pid] = _Child(job, folder, limits["disk_mb"], owner)
-        self._send({"job": job, "pid": pid})
+        self._children[pid] = _Child(start.job, folder, start.disk_mb, start.owner)
+        self._send(wire.Started(start.job, pid))
 
     def _reap(self, options: int) -> None:
         with contextlib.suppress(ChildProcessError):  # there is none left
@@ -216,13 +208,13 @@ class Server:
         if not self._confiner.seccomp:
             self._sweep(pid)
         code = os.waitstatus_to_exitcode(status)
-        report = {"job": child.job, "status": code, "reason": child.reason}
+        gone = wire.Gone(child.job, code, child.reason)
         try:
             os.rmdir(child.folder)
-            self._send(report)
+            self._send(gone)
         except OSError:  # it is not empty
-            self._send({"job": child.job})
-            self._removers[self._removing(child.folder)] = report
+            self._send(wire.Dead(child.job))
+            self._removers[self._removing(child.folder)] = gone
 
     def _removing(self, folder: str) -> int:
         """Starts a process that removes a folder; minds no depth and no missing right."""
@@ -268,13 +260,12 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     for number in {3, 4} - {control.fileno()}:
         os.dup2(0, number)  # taken, so that no handle a child needs lies where its own will be
-    sys.path.insert(0, os.path.abspath(f"{__file__}/../../.."))
-    for name in [*_PRELOADED.split(), "mxa_lite.sandbox.child", "mxa_lite.mas.script"]:
+    for name in [*_PRELOADED.split(), "mxa_lite.mas.script"]:
         importlib.import_module(name)
-    sys.path.pop(0)
+    sys.path.pop(0)  # the kit's folder
     threading.stack_size(1 << 20)  # so that a few hundred threads fit into the memory limit
     server = Server(control, sys.argv[2], sys.argv[3:])
-    for name in ("PYTHONHASHSEED", "MALLOC_ARENA_MAX"):  # read at start; not for scripts
+    for name in ("PYTHONPATH", "PYTHONHASHSEED", "MALLOC_ARENA_MAX"):  # not for scripts
         del os.environ[name]
     gc.freeze()  # a collection in a child leaves the shared pages alone
     server.run()

@@ -21,14 +21,14 @@ import sys
 from collections.abc import Generator
 from typing import Any
 
-from mxa_lite.sandbox.box import CodeResult
+from mxa_lite.sandbox.box import Ended
 from mxa_lite.tasks.grade_sides import JUDGE, PROBE, SHARED
 from mxa_lite.tree import Outcome, Question
 
 Programs = list[tuple[str, str]]  # (source, stdin)
 # Of one test: whether it passed, None where it cannot be judged; and what was the matter.
 Check = tuple[bool | None, str]
-Grading = Generator[Programs, Any, list[Check]]  # is sent list[CodeResult]; one check per test
+Grading = Generator[Programs, Any, list[Check]]  # is sent list[Ended]; one check per test
 
 _ROUNDS = 8  # operations that depend on what earlier ones gave need a round each
 _MARK = "\x1evalues "
@@ -52,7 +52,7 @@ from builtins import *
 """
 
 
-def _run(text: str, **names: Any) -> Generator[Programs, list[CodeResult], Any]:
+def _run(text: str, **names: Any) -> Generator[Programs, list[Ended], Any]:
     """What a program with data in it prints last under the mark, or None.
 
     The data is JSON, so nothing in it is code.
@@ -66,7 +66,7 @@ def _run(text: str, **names: Any) -> Generator[Programs, list[CodeResult], Any]:
         return None
 
 
-def _ended_well(result: CodeResult) -> bool:
+def _ended_well(result: Ended) -> bool:
     return result.outcome is Outcome.OK and result.exit_code == 0
 
 
@@ -204,7 +204,7 @@ def is_test(test: Any) -> bool:
     )
 
 
-def _printed(result: CodeResult, expected: str) -> Check:
+def _printed(result: Ended, expected: str) -> Check:
     """Same lines, whatever the spaces between words and at the ends."""
     if not _ended_well(result):
         last = result.stderr.strip().splitlines()[-1:] or [f"exit code {result.exit_code}"]

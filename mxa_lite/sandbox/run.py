@@ -6,7 +6,6 @@ No process and no socket here: `Run.feed` takes bytes, whatever they are, and ne
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import signal
 from collections import Counter
@@ -14,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mxa_lite.sandbox.child import MAX_LINE, OUT_OF_MEMORY
+from mxa_lite import wire
+from mxa_lite.sandbox.child import OUT_OF_MEMORY
 from mxa_lite.tree import NodeRecord, Outcome, path_key
 
 _WIRE_BYTES = 16 << 20  # all that one script may send
@@ -47,32 +47,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class CodeResult:
-    """How a plain program ended: `ok`, `crashed`, `timeout` or `memory`.
-
-    exit_code is negative for a signal; 0 alone does not say that the program ran to its last line.
-    """
-
-    stdout: str
-    stderr: str
-    exit_code: int
-    outcome: Outcome
-
-    @classmethod
-    def of(cls, ended: Ended, status: int) -> CodeResult:
-        """From the end of a program, which neither calls nor answers."""
-        silent = ended.outcome in (Outcome.NO_ANSWER, Outcome.NO_CALLS)
-        return cls(ended.stdout, ended.stderr, status, Outcome.OK if silent else ended.outcome)
-
-    def as_reply(self) -> str:
-        """What a script's tool returns."""
-        if self.outcome is Outcome.OK:
-            return self.stdout
-        last = self.stderr.strip().splitlines()[-1:] or [str(self.outcome)]
-        return f"{self.stdout}error: {last[0]}"
-
-
-@dataclass(frozen=True)
 class CallRequest:
     """A call that waits for a reply. number: how often this path has called before, from 0."""
 
@@ -81,22 +55,24 @@ class CallRequest:
     agent: str
     path: str
     number: int
-    messages: list[dict[str, str]]
+    messages: wire.Messages
     temperature: float | None
 
     def order(self) -> tuple[Any, ...]:
-        return 0, path_key(self.path), self.number
-
-
-ToolRequest = tuple[int, str]  # an id, and the Python program that the script wants run
+        return self.job, path_key(self.path), self.number
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a script ended. message: the answering message, as sent; seconds: its own time."""
+    """How a script ended, or a program: `ok`, `crashed`, `timeout` or `memory`.
+
+    exit_code is negative for a signal; 0 alone does not say that a program ran to its last line.
+    message: the answering message, as sent; seconds: its own time.
+    """
 
     job: int
     outcome: Outcome
+    exit_code: int
     message: str | None
     nodes: list[NodeRecord]
     stdout: str
@@ -105,33 +81,44 @@ class Ended:
     seconds: float
 
     def order(self) -> tuple[Any, ...]:
-        return (1,)
+        return (self.job,)  # nothing else of the job is told with it
+
+    def as_reply(self) -> str:
+        """What a script's tool returns, of a program."""
+        if self.outcome is Outcome.OK:
+            return self.stdout
+        last = self.stderr.strip().splitlines()[-1:] or [str(self.outcome)]
+        return f"{self.stdout}error: {last[0]}"
 
 
-Done = Callable[[Ended, int], None]  # how it ended, and its exit status
+Done = Callable[[Ended], None]
 
 
 class _Broken(Exception):
     """A line is not what the client sends."""
 
 
-def _text(value: Any, limit: int = MAX_LINE) -> str:
+def _text(value: Any, limit: int = wire.MAX_LINE) -> str:
     """A string of the script, fit for UTF-8 files."""
     if not isinstance(value, str):
         raise _Broken("a text is missing")
     return value[:limit].encode("utf-8", "replace").decode("utf-8")
 
 
-def _optional(value: Any, limit: int = MAX_LINE) -> str | None:
+def _optional(value: Any, limit: int = wire.MAX_LINE) -> str | None:
     return None if value is None else _text(value, limit)
 
 
-def _messages(value: Any) -> list[dict[str, str]]:
-    if not isinstance(value, list) or not 0 < len(value) <= 1000:
-        raise _Broken("messages are no list")
-    if not all(isinstance(m, dict) and m.get("role") in _ROLES for m in value):
-        raise _Broken("a message without a role")
-    return [{"role": m["role"], "content": _text(m.get("content"))} for m in value]
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise _Broken("a list is missing")
+    return value
+
+
+def _messages(value: wire.Messages) -> wire.Messages:
+    if not 0 < len(_list(value)) <= 1000 or any(m["role"] not in _ROLES for m in value):
+        raise _Broken("messages are no chat")
+    return [{"role": m["role"], "content": _text(m["content"])} for m in value]
 
 
 def _temperature(value: Any) -> float | None:
@@ -142,16 +129,14 @@ def _temperature(value: Any) -> float | None:
     return min(max(float(value), 0.0), 5.0)
 
 
-def _node(value: Any) -> NodeRecord:
-    if not isinstance(value, dict) or not isinstance(value.get("parents"), list):
-        raise _Broken("a node is no record")
+def _node(value: NodeRecord) -> NodeRecord:
     return {
-        "name": _text(value.get("name"), _NAME),
-        "kind": _text(value.get("kind"), _NAME),
-        "path": _text(value.get("path"), _NAME),
-        "parents": [_text(parent, _NAME) for parent in value["parents"][:100]],
-        "output": _optional(value.get("output")),
-        "error": _optional(value.get("error")),
+        "name": _text(value["name"], _NAME),
+        "kind": _text(value["kind"], _NAME),
+        "path": _text(value["path"], _NAME),
+        "parents": [_text(parent, _NAME) for parent in _list(value["parents"])[:100]],
+        "output": _optional(value["output"]),
+        "error": _optional(value["error"]),
     }
 
 
@@ -170,10 +155,10 @@ def _queued(pid: int) -> float:
 
 @dataclass
 class Run:
-    """A queued or started script or program. `done` gets its end and its exit status."""
+    """A queued or started script or program, or a process prepared for one."""
 
     number: int
-    spec: dict[str, Any]  # the first line it is sent
+    spec: wire.Script | wire.Program | None  # the first line it is sent
     limits: Limits
     done: Done | None = None  # None: its end is an event
     owner: int | None = None  # of a tool: the script that asked for it
@@ -224,71 +209,69 @@ class Run:
         if self.verdict is None:
             self.verdict, self.error = outcome, error
 
-    def feed(self, data: bytes, now: float) -> list[CallRequest | ToolRequest]:
+    def feed(self, data: bytes, now: float) -> list[CallRequest | wire.Tool]:
         """Takes what the script sent; returns its valid requests.
 
         Anything else than the client's lines makes it `crashed`, one call too many `call_budget`:
         of such a round nothing is returned, so nothing is generated for it.
         """
-        requests: list[CallRequest | ToolRequest] = []
+        requests: list[CallRequest | wire.Tool] = []
         self._unread += data if self._open() else b""
         self._received += len(data)
         try:
             while self._open() and (end := self._unread.find(b"\n")) >= 0:
                 self._lines += 1
-                if end > MAX_LINE or self._lines > _MAX_LINES:
+                if end > wire.MAX_LINE or self._lines > _MAX_LINES:
                     raise _Broken("too much")
-                line = json.loads(self._unread[:end])
+                line = bytes(self._unread[:end])
                 del self._unread[: end + 1]
-                requests += self._line(line, now)
-            if len(self._unread) > MAX_LINE or self._received > _WIRE_BYTES:
+                requests += self._line(wire.decode(line), now)
+            if len(self._unread) > wire.MAX_LINE or self._received > _WIRE_BYTES:
                 raise _Broken("too much")
-        except (_Broken, ValueError, RecursionError) as error:
+        except (_Broken, LookupError, TypeError, ValueError, RecursionError) as error:
             self.fail(Outcome.CRASHED, f"broken protocol: {error}"[:_NAME])
         return requests if self._open() else []
 
     def _open(self) -> bool:
         return self.verdict is None and not self.ended
 
-    def _line(self, line: Any, now: float) -> list[CallRequest | ToolRequest]:
-        kind = line.get("t") if isinstance(line, dict) else None
-        if kind in ("call", "tool"):
-            ident = line.get("id")
-            if type(ident) is not int or ident in self.pending or ident in self.tools:
+    def _line(self, line: wire.FromScript, now: float) -> list[CallRequest | wire.Tool]:
+        if isinstance(line, wire.Call | wire.Tool):
+            if type(line.id) is not int or line.id in self.pending or line.id in self.tools:
                 raise _Broken("a request without an id of its own")
-            if self.spec["program"]:
+            if not isinstance(self.spec, wire.Script):
                 raise _Broken("a program has no agents and no tools")
-            if kind == "tool":
-                self.tool_runs += 1
-                return [(ident, _text(line.get("code")))]
-            return self._call(ident, line)
-        if kind == "wait":
+            if isinstance(line, wire.Call):
+                return self._call(line)
+            self.tool_runs += 1
+            return [wire.Tool(line.id, _text(line.code))]
+        if isinstance(line, wire.Wait):
             # older than our last reply, or with nothing to wait for: it computes
-            if line.get("seen") == self.sent and self.pending and not self.tools:
+            if line.seen == self.sent and self.pending and not self.tools:
                 self.pause(now)
-        elif kind == "node":
-            self.nodes += [_node(line.get("node"))] if len(self.nodes) < _MAX_NODES else []
-        elif kind == "answer":
-            message = _text(line.get("message"))
+        elif isinstance(line, wire.Node):
+            self.nodes += [_node(line.node)] if len(self.nodes) < _MAX_NODES else []
+        elif isinstance(line, wire.Answer):
+            message = _text(line.message)
             self.message = message if self.message is None else self.message
-        elif kind == "end":
-            self.error = _optional(line.get("error"), 2000)
+        elif isinstance(line, wire.End):
+            self.error = _optional(line.error, 2000)
             self.ended = True
         else:
             raise _Broken("an unknown line")
         return []
 
-    def _call(self, ident: int, line: dict[str, Any]) -> list[CallRequest | ToolRequest]:
-        agent, path = _text(line.get("agent"), _NAME), _text(line.get("path"), _NAME)
-        messages, warmth = _messages(line.get("messages")), _temperature(line.get("temperature"))
+    def _call(self, line: wire.Call) -> list[CallRequest | wire.Tool]:
+        agent, path = _text(line.agent, _NAME), _text(line.path, _NAME)
+        messages, warmth = _messages(line.messages), _temperature(line.temperature)
         if self.calls >= self.limits.max_calls:
             self.fail(Outcome.CALL_BUDGET, f"call budget: more than {self.calls} calls")
             return []
         self.calls += 1
-        self.pending.add(ident)
+        self.pending.add(line.id)
         self._numbers[path] += 1
         number = self._numbers[path] - 1
-        return [CallRequest(self.number, ident, agent, path, number, messages, warmth)]
+        return [CallRequest(self.number, line.id, agent, path, number, messages, warmth)]
 
     def outcome(self, status: int, reason: str | None) -> tuple[Outcome, str | None]:
         """Why the dead script ended, and its last line.
@@ -308,6 +291,8 @@ class Run:
             return Outcome.MEMORY, "MemoryError"
         if status != 0:
             return Outcome.CRASHED, f"the process ended with status {status}"
+        if isinstance(self.spec, wire.Program):  # it neither calls nor answers
+            return Outcome.OK, None
         if self.message is None or not self.ended:
             return Outcome.NO_ANSWER, None
         return Outcome.OK if self.replied else Outcome.NO_CALLS, None
