@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,14 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {reason}") from None
 
 
-def json_object(text: str, where: str) -> dict[str, Any]:
-    """The JSON object that a file of a run, or a line of one, holds, else InputError."""
+def json_lines(path: Path) -> Iterator[Any]:
+    """The dict of each line, else InputError with its number."""
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        yield json_object(line, f"{path} line {number}")
+
+
+def json_object(text: str, where: str) -> Any:
+    """The dict that a file of a run, or a line of one, holds, else InputError."""
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError):

@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mxa_lite.errors import InputError, json_object, read_text
+from mxa_lite.records import Results, StepLine
 from mxa_lite.tree import Tree
 
 
@@ -27,9 +28,9 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return max(complete, key=step_of, default=None)
 
 
-def step_of(checkpoint: Path) -> int:
-    """The step that a checkpoint was written after."""
-    return int(checkpoint.name.removeprefix("step-"))
+def step_of(path: Path) -> int:
+    """The step of a checkpoint or of a file of rollouts."""
+    return int(path.stem.removeprefix("step-"))
 
 
 LOCK = "lock"
@@ -49,7 +50,6 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
 
     def create(self, recipe_text: str) -> None:
-        """Make the folder and store the resolved recipe."""
         for folder in (self.path, self.checkpoints, self.path / "rollouts"):
             folder.mkdir(parents=True, exist_ok=True)
         self.write("recipe.yaml", recipe_text)
@@ -86,7 +86,6 @@ class RunFolder:
         return "rollouts" in names and names <= {*BEFORE_STEPS, LOCK} and not steps
 
     def clear(self) -> None:
-        """Remove what such a start left."""
         for name in BEFORE_STEPS:
             path = self.path / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -99,10 +98,13 @@ class RunFolder:
         beside.write_text(text, encoding="utf-8", errors="backslashreplace")  # a path in it
         os.replace(beside, target)
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file's content, empty when it is not there. InputError for a damaged one."""
+    def read_json(self, name: str) -> Any:
+        """The dict of a JSON file, empty when it is not there. InputError for a damaged one."""
         path = self.path / name
         return json_object(read_text(path), str(path)) if path.is_file() else {}
+
+    def results(self) -> Results:
+        return self.read_json("eval.json")
 
     def write_json(self, name: str, data: Any) -> None:
         """Write JSON; NaN is a bug and raises ValueError."""
@@ -113,12 +115,11 @@ class RunFolder:
         lines = (json.dumps(tree.to_json(), allow_nan=False) + "\n" for tree in trees)
         self.write(f"rollouts/step-{step:05d}.jsonl", "".join(lines))
 
-    def add_metrics(self, line: Mapping[str, Any]) -> None:
-        """Append one step's metrics."""
+    def add_metrics(self, line: StepLine) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
-    def read_metrics(self) -> list[dict[str, Any]]:
+    def read_metrics(self) -> list[StepLine]:
         """All complete lines of `metrics.jsonl`. Raises InputError for a damaged one."""
         if not self.metrics.is_file():
             return []
@@ -138,10 +139,10 @@ class RunFolder:
         lines = [line for line in self.read_metrics() if line["step"] <= step]
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
         self.write("metrics.jsonl", text)
-        results = self.read_json("eval.json")
+        results = self.results()
         if during := results.get("during"):
             results["during"] = {s: modes for s, modes in during.items() if int(s) <= step}
             self.write_json("eval.json", results)
         for file in (self.path / "rollouts").glob("step-*.jsonl"):
-            if int(file.stem.removeprefix("step-")) > step:
+            if step_of(file) > step:
                 file.unlink()

@@ -57,14 +57,15 @@ class Gone(NamedTuple):
 
 
 class Script(NamedTuple):
-    """Trainer to process, first. nodes, prompts: texts of files of own node classes and prompts."""
+    """Trainer to process, first. kind: "math" or "code". seed: of the script's `random`. nodes,
+    prompts: texts of files of own node classes and prompts."""
 
     source: str
     question: str
-    kind: str
-    seed: int
-    nodes: str
-    prompts: str
+    kind: str = "math"
+    seed: int = 0
+    nodes: str = ""
+    prompts: str = ""
 
 
 class Program(NamedTuple):
@@ -80,13 +81,16 @@ class Reply(NamedTuple):
 
 
 class Call(NamedTuple):
-    """Process to trainer, as all below: the trainer believes nothing of it."""
+    """Process to trainer, as all below: the trainer believes nothing of it. It fills in the job,
+    and the number: how often this path has called before, from 0."""
 
     id: int
     agent: str
     path: str
     messages: Messages
     temperature: float | None = None
+    job: int = -1
+    number: int = 0
 
 
 class Tool(NamedTuple):

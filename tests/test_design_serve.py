@@ -11,7 +11,7 @@ from handmade import NASTY, SCRIPT, call, execution, run_folder, served
 
 from mxa_lite.cli import runs as cli_runs
 from mxa_lite.errors import InputError
-from mxa_lite.evidence.evaluate import hand_written
+from mxa_lite.evidence.evaluate import Exam, hand_written
 from mxa_lite.mas import patterns
 from mxa_lite.mas.check import check
 from mxa_lite.policy.request import Completion
@@ -229,7 +229,7 @@ def test_every_fixed_system_runs_and_is_of_its_pattern(sandbox):
     question = Question("q", "2.\n2.\nThe sum? The sum of both?", "arithmetic", gold="4")
     for name, script in patterns.SYSTEMS.items():
         assert check(script).pattern == name.partition("_")[0]
-        attempts = hand_written(sampler, [question], script, name, 2, 1.0)
+        attempts = hand_written(Exam(sampler, [question], 2, 1.0), script, name)
         assert [(a.outcome, a.answer, a.correct) for a in attempts] == [("ok", "4", 1.0)] * 2
         assert len(attempts[0].calls) == patterns.CALLS[name]
     assert "debate" not in patterns.within(4) and "vote_4" in patterns.within(4)
@@ -241,5 +241,5 @@ def test_every_fixed_system_runs_and_is_of_its_pattern(sandbox):
 def test_the_hand_written_router_runs_on_every_kind(sandbox, text, calls):
     sampler = Sampler(Speaker(""), sandbox, Right(), load("arithmetic"))
     question = Question("q", text, "stories", gold="4")
-    (attempt,) = hand_written(sampler, [question], patterns.ROUTER, "router", 1, 1.0)
+    (attempt,) = hand_written(Exam(sampler, [question], 1, 1.0), patterns.ROUTER, "router")
     assert (attempt.outcome, len(attempt.calls)) == ("ok", calls)

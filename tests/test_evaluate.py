@@ -132,23 +132,26 @@ def sampler() -> Iterator[Sampler]:
 def test_designs_that_were_drawn_give_what_drawing_them_again_gives(sampler: Sampler) -> None:
     """The swap cells execute the designs of the evaluation."""
     questions = tasks.load(sampler.recipe.task, 1).test[:4]
-    trees = evaluate.designed_trees(sampler, questions, 2, 1.0)
+    exam = evaluate.Exam(sampler, questions, 2, 1.0)
+    trees = evaluate.designed_trees(exam)
     asked = sampler.engine.asked  # type: ignore[attr-defined]
     designs = {tree.question.id: tree.designs for tree in trees}
-    once = evaluate.designed(sampler, questions, 2, 1.0, designs)
+    drawn = evaluate.Drawn(sampler, designs)
+    once = evaluate.designed(evaluate.Exam(drawn, questions, 2, 1.0))
     assert sampler.engine.asked == asked == 8  # type: ignore[attr-defined]
     assert any(len(a.calls) > 1 for a in once)
-    assert once == evaluate.designed(sampler, questions, 2, 1.0)
+    assert once == evaluate.designed(exam)
     assert [len(d.executions) for tree in trees for d in tree.designs if d.outcome is None]
 
 
 def test_votes_cost_at_least_what_the_designed_systems_cost(sampler: Sampler) -> None:
     """A dear designed system of two calls with long replies needs more than two votes."""
     questions = tasks.load(sampler.recipe.task, 1).test[:2]
-    (one,) = evaluate.direct(sampler, questions[:1], 1, 1.0)
+    (one,) = evaluate.direct(evaluate.Exam(sampler, questions[:1], 1, 1.0))
     dear = [Attempt("q", None, 0.0, one.calls * 2) for _ in questions]
     dear[0].calls = one.calls * 10
-    votes, count = evaluate.self_consistency(sampler, questions, 1, 1.0, dear)
+    exam = evaluate.Exam(sampler, questions, 1, 1.0)
+    votes, count = evaluate.self_consistency(exam, dear)
     mine, theirs = summarize(votes), summarize(dear)
     assert mine["calls"] == count >= theirs["calls"] == 6
     assert mine["completion_tokens"] >= theirs["completion_tokens"]

@@ -10,7 +10,6 @@ from mxa_lite.cli.group import cli
 
 
 def main() -> None:
-    """Entry point of the console script."""
     # It says at import that an optional CPU kernel is missing, which is harmless.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     sys.exit(console.run_command(cli))

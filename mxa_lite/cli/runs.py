@@ -34,8 +34,8 @@ def eval_(run: Path, beside: Path | None, sets: tuple[str, ...], as_json: bool) 
         console.print_json(result)
         return
     interval = "{:6.3f} [{:6.3f}, {:6.3f}]".format
-    for group in ("final", "with"):
-        for mode, m in result.get(group, {}).items():
+    for group, modes in (("final", result["final"]), ("with", result.get("with", {}))):
+        for mode, m in modes.items():
             numbers = interval(m["accuracy"], m["low"], m["high"])
             cost = f"{m['calls']:.1f} calls, {m['tokens']:.0f} tokens"
             seconds = result["seconds"][group].get(mode)  # one chosen among others has none

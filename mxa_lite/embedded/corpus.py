@@ -224,7 +224,6 @@ def script(rng: random.Random) -> str:
 
 
 def design_chat(rng: random.Random, text: str) -> Chat:
-    """One designer completion."""
     return [*prompts.designer(text), {"role": "assistant", "content": script(rng)}]
 
 

@@ -7,47 +7,15 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 from mxa_lite.credit.reward import paid_correct
 from mxa_lite.evidence.stats import interval
+from mxa_lite.records import KindNumbers, ModeNumbers, Prediction
 from mxa_lite.tree import Call, Tree
 
 IDS = ("prompt_ids", "completion_ids")  # of a call; a page and a transcript only count them
 TRANSCRIPTS = "transcripts.jsonl"
-
-
-class KindNumbers(TypedDict):
-    """A mode on the questions of one kind. patterns: share of the attempts."""
-
-    accuracy: float
-    low: float
-    high: float
-    patterns: dict[str, float]
-
-
-class ModeNumbers(TypedDict):
-    """An entry of `eval.json`: accuracy (avg@k) with its 95 % interval, pass@k, cost per attempt
-    in calls and tokens.
-
-    kinds: where questions have kinds. votes: of self-consistency. system: that a mode chose, or by
-    kind.
-    """
-
-    accuracy: float
-    low: float
-    high: float
-    pass_at_k: float
-    k: int
-    calls: float
-    tokens: float
-    prompt_tokens: float
-    completion_tokens: float
-    questions: int
-    attempts: int
-    kinds: NotRequired[dict[str, KindNumbers]]
-    votes: NotRequired[int]
-    system: NotRequired[str | dict[str, str]]
 
 
 @dataclass
@@ -118,7 +86,6 @@ def _kind_numbers(attempts: Sequence[Attempt]) -> KindNumbers:
 
 
 def kinds_of(attempts: Sequence[Attempt]) -> list[str]:
-    """The kinds that the questions have, sorted."""
     return sorted({a.kind for a in attempts} - {""})
 
 
@@ -139,12 +106,12 @@ def _means(by_question: dict[str, list[float]]) -> list[float]:
 
 
 def save_predictions(modes: dict[str, list[Attempt]], folder: Path) -> None:
-    """One JSONL file a mode: question, answer, correct, calls, tokens, pattern, outcome, kind."""
+    """One JSONL file a mode."""
     folder.mkdir(parents=True, exist_ok=True)
     for mode, attempts in modes.items():
         with (folder / f"{mode}.jsonl").open("w", encoding="utf-8") as file:
             for a in attempts:
-                row = {
+                row: Prediction = {
                     "question": a.question,
                     "answer": a.answer,
                     "correct": a.correct,

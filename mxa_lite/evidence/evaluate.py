@@ -11,7 +11,6 @@ from typing import Any
 
 from mxa_lite.evidence.attempts import (
     Attempt,
-    ModeNumbers,
     attempts_of,
     completion_tokens,
     kinds_of,
@@ -22,6 +21,7 @@ from mxa_lite.evidence.attempts import (
 from mxa_lite.evidence.rivals import best_by_kind, best_fixed
 from mxa_lite.mas.patterns import ROUTER, within
 from mxa_lite.recipe.own import Own
+from mxa_lite.records import ModeNumbers, Modes
 from mxa_lite.rollout.sampler import Sampler, Shape
 from mxa_lite.rollout.single import single_trees
 from mxa_lite.tree import Call, Design, Question, Tree
@@ -39,7 +39,7 @@ class Measured:
     """
 
     attempts: dict[str, list[Attempt]] = field(default_factory=dict)
-    numbers: dict[str, ModeNumbers] = field(default_factory=dict)
+    numbers: Modes = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     designs: Designs = field(default_factory=dict)
 
@@ -49,7 +49,7 @@ class Measured:
         return self.numbers[mode]
 
 
-class _Drawn(Sampler):
+class Drawn(Sampler):
     """A sampler that executes designs drawn before, and asks no designer."""
 
     def __init__(self, base: Sampler, designs: Designs) -> None:
@@ -62,51 +62,36 @@ class _Drawn(Sampler):
         return {q.id: [replace(d, executions=[]) for d in self.designs[q.id]] for q in questions}
 
 
-def designed_trees(
-    sampler: Sampler,
-    questions: Sequence[Question],
-    samples: int,
-    temperature: float,
-    designs: Designs | None = None,
-) -> list[Tree]:
-    """`samples` designs per question, each executed once; designs: drawn before, not again."""
-    if designs is not None:
-        sampler = _Drawn(sampler, designs)
-    return sampler.rollout(questions, Shape(samples, 1, temperature), TAG)
+@dataclass(frozen=True)
+class Exam:
+    """Who answers which questions, each `samples` times, at which temperature."""
+
+    sampler: Sampler
+    questions: Sequence[Question]
+    samples: int
+    temperature: float
+
+    def shape(self) -> Shape:
+        return Shape(self.samples, 1, self.temperature)
 
 
-def designed(
-    sampler: Sampler,
-    questions: Sequence[Question],
-    samples: int,
-    temperature: float,
-    designs: Designs | None = None,
-) -> list[Attempt]:
-    """The attempts of `designed_trees`."""
-    trees = designed_trees(sampler, questions, samples, temperature, designs)
-    return attempts_of(trees, sampler.recipe.credit.answer_from)
+def designed_trees(exam: Exam) -> list[Tree]:
+    """`samples` designs per question, each executed once."""
+    return exam.sampler.rollout(exam.questions, exam.shape(), TAG)
 
 
-def direct(
-    sampler: Sampler,
-    questions: Sequence[Question],
-    samples: int,
-    temperature: float,
-    votes: int = 1,
-) -> list[Attempt]:
+def designed(exam: Exam) -> list[Attempt]:
+    return attempts_of(designed_trees(exam), exam.sampler.recipe.credit.answer_from)
+
+
+def direct(exam: Exam, votes: int = 1) -> list[Attempt]:
     """The executor with the fixed single-agent prompt: one call, or a majority over `votes`."""
-    trees = single_trees(sampler, questions, Shape(samples, 1, temperature), TAG, votes)
+    trees = single_trees(exam.sampler, exam.questions, exam.shape(), TAG, votes)
     attempts = attempts_of(trees, "any")  # the answer is a reply's, taken by the kit itself
     return [replace(a, calls=a.calls[1:], pattern="single") for a in attempts]
 
 
-def self_consistency(
-    sampler: Sampler,
-    questions: Sequence[Question],
-    samples: int,
-    temperature: float,
-    designed: Sequence[Attempt],
-) -> tuple[list[Attempt], int]:
+def self_consistency(exam: Exam, designed: Sequence[Attempt]) -> tuple[list[Attempt], int]:
     """A majority over so many votes that it costs at least as many calls, and completion tokens,
     as `designed` on average, the designer's own among them; and how many votes that are."""
     tries = max(len(designed), 1)
@@ -114,44 +99,36 @@ def self_consistency(
     tokens = sum(completion_tokens(a) for a in designed) / tries
     votes = max(1, math.ceil(calls))
     while True:
-        attempts = direct(sampler, questions, samples, temperature, votes)
+        attempts = direct(exam, votes)
         mean = sum(completion_tokens(a) for a in attempts) / max(len(attempts), 1)
         if mean >= tokens or not mean:
             return attempts, votes
         votes = max(votes + 1, math.ceil(tokens * votes / mean))
 
 
-def hand_written(
-    sampler: Sampler,
-    questions: Sequence[Question],
-    script: str,
-    pattern: str,
-    samples: int,
-    temperature: float,
-) -> list[Attempt]:
+def hand_written(exam: Exam, script: str, pattern: str) -> list[Attempt]:
     """`samples` runs of a given script per question; no designer is asked."""
-    tries = [q for q in questions for _ in range(samples)]
+    tries = [q for q in exam.questions for _ in range(exam.samples)]
     designs = [Design(Call("designer", "", 0, []), script, pattern) for _ in tries]
     pairs = list(zip(tries, designs, strict=True))
-    sampler.run_scripts(pairs, temperature)
+    exam.sampler.run_scripts(pairs, exam.temperature)
     trees = [Tree(question, [design]) for question, design in pairs]
-    attempts = attempts_of(trees, sampler.recipe.credit.answer_from)
+    attempts = attempts_of(trees, exam.sampler.recipe.credit.answer_from)
     return [replace(a, calls=a.calls[1:]) for a in attempts]  # the designer's is empty
 
 
-def main_mode(sampler: Sampler, questions: Sequence[Question]) -> dict[str, ModeNumbers]:
+def main_mode(sampler: Sampler, questions: Sequence[Question]) -> Modes:
     """The numbers of the mode that the method is judged by, alone."""
     recipe = sampler.recipe
-    make = direct if recipe.mode == "single" else designed
-    attempts = make(sampler, questions, recipe.eval.samples, recipe.rollout.temperature)
-    return {recipe.mode: summarize(attempts)}
+    exam = Exam(sampler, questions, recipe.eval.samples, recipe.rollout.temperature)
+    return {recipe.mode: summarize(direct(exam) if recipe.mode == "single" else designed(exam))}
 
 
 def measure(
     sampler: Sampler,
     questions: Sequence[Question],
     baselines: Sequence[str],
-    folder: Path | None = None,
+    folder: Path,
     own_systems: Sequence[Own] = (),
     tell: Callable[[str, ModeNumbers], None] = lambda mode, numbers: None,
 ) -> Measured:
@@ -163,56 +140,55 @@ def measure(
     `folder/<mode>.jsonl`, what the designs and their agents said to `folder/transcripts.jsonl`.
     """
     recipe = sampler.recipe
-    temperature, samples = recipe.rollout.temperature, recipe.eval.samples
     measured, votes = Measured(), 0
     modes = measured.attempts
+    exam = Exam(sampler, questions, recipe.eval.samples, recipe.rollout.temperature)
+    greedy = replace(exam, samples=1, temperature=0.0)
+    voted = replace(exam, samples=max(1, recipe.eval.samples // 2))  # each is several calls
+    fixed = replace(exam, samples=recipe.eval.fixed_samples)
 
     def add(mode: str, make: Callable[..., list[Attempt]], *arguments: Any) -> None:
         started = time.perf_counter()
-        attempts = make(sampler, questions, *arguments)
+        attempts = make(*arguments)
         measured.seconds[mode] = (time.perf_counter() - started) / max(len(attempts), 1)
         tell(mode, measured.add(mode, attempts))
 
-    def drawing(*arguments: Any) -> list[Attempt]:
-        trees = designed_trees(*arguments)
+    def drawing() -> list[Attempt]:
+        trees = designed_trees(exam)
         measured.designs = {tree.question.id: tree.designs for tree in trees}
-        if folder is not None:
-            save_transcripts(trees, folder, recipe.credit.answer_from)
+        save_transcripts(trees, folder, recipe.credit.answer_from)
         return attempts_of(trees, recipe.credit.answer_from)
 
-    def voting(*arguments: Any) -> list[Attempt]:
+    def voting() -> list[Attempt]:
         nonlocal votes
-        attempts, votes = self_consistency(*arguments)
+        attempts, votes = self_consistency(voted, modes["designed"])
         return attempts
 
     if recipe.method == "metaagent":
-        add("designed", drawing, samples, temperature)
+        add("designed", drawing)
         if recipe.eval.greedy:
-            add("designed_greedy", designed, 1, 0.0)
+            add("designed_greedy", designed, greedy)
     if "single" in baselines or recipe.method == "single_agent":
-        add("single", direct, samples, temperature)
+        add("single", direct, exam)
         if recipe.eval.greedy:
-            add("single_greedy", direct, 1, 0.0)
+            add("single_greedy", direct, greedy)
     if "self_consistency" in baselines:
-        tries = max(1, samples // 2)  # each is several calls
         if recipe.method == "metaagent":
-            add("self_consistency", voting, tries, temperature, modes["designed"])
+            add("self_consistency", voting)
             measured.numbers["self_consistency"]["votes"] = votes
         else:
-            add("self_consistency", direct, tries, temperature, recipe.rollout.designs)
+            add("self_consistency", direct, voted, recipe.rollout.designs)
     if "router" in baselines:
-        add("router", hand_written, ROUTER, "router", samples, temperature)
+        add("router", hand_written, exam, ROUTER, "router")
     if "fixed" in baselines:
         systems = within(recipe.rollout.max_calls)
         for name, script in systems.items():
-            tries = recipe.eval.fixed_samples
-            add(f"fixed_{name}", hand_written, script, name, tries, temperature)
+            add(f"fixed_{name}", hand_written, fixed, script, name)
         _add_best(measured, {name: modes[f"fixed_{name}"] for name in systems})
     for system in own_systems:
-        name, tries = f"own_{Path(system.file).stem}", recipe.eval.fixed_samples
-        add(name, hand_written, system.text, name, tries, temperature)
-    if folder is not None:
-        save_predictions(modes, folder)
+        name = f"own_{Path(system.file).stem}"
+        add(name, hand_written, fixed, system.text, name)
+    save_predictions(modes, folder)
     return measured
 
 

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, pstdev
 from textwrap import indent
-from typing import Any, TypedDict
+from typing import Any
 
 from mxa_lite.credit.advantage import GroupStats
+from mxa_lite.records import StepLine, Sums, UpdateNumbers
 from mxa_lite.tree import Call, Execution, Outcome, Tree
 
 
@@ -78,43 +79,8 @@ def _stands(answer: str, text: str) -> bool:
     return re.search(rf"(?<![\w.]){re.escape(answer)}(?!\w|\.\w)", text) is not None
 
 
-class StepLine(TypedDict, total=False):
-    """A line of `metrics.jsonl`; `mxa_lite/learn/numbers.py` says what the update's numbers are."""
-
-    step: int
-    role: str
-    stage: int
-    engine: str
-    reward: dict[str, float | None]
-    correct: float
-    paid_in_question: float | None
-    format: float | None
-    valid_scripts: float | None
-    outcomes: dict[str, int]
-    patterns: dict[str, int]
-    groups: dict[str, dict[str, int]]
-    spread: dict[str, float | None]
-    calls: int
-    greedy_calls: int
-    completion_length: dict[str, float | None]
-    truncated: dict[str, float | None]
-    prompt_cut: int
-    tokens: dict[str, int]
-    padding_waste: float
-    clipped: dict[str, float]
-    logp_gap: dict[str, float]
-    entropy: dict[str, float]
-    micro_batches: int
-    trajectories: int
-    trained_rows: int
-    trained_tokens: int
-    lr: float
-    loss: float | None
-    grad_norm: float | None
-    step_skipped: int
-    scale: float | None
-    seconds: dict[str, float]
-    memory: dict[str, Any]
+def _per_token(sums: Sums) -> dict[str, float]:
+    return {role: value / count for role, (value, count) in sums.items() if count}
 
 
 def step_line(
@@ -123,19 +89,15 @@ def step_line(
     trees: Sequence[Tree],
     groups: GroupStats,
     executions: int,
-    numbers: Mapping[str, Any],
+    numbers: UpdateNumbers,
 ) -> StepLine:
-    """The metrics of one step; `numbers` are the trainer's (`learn.numbers.UpdateNumbers`)."""
+    """The metrics of one step."""
     designs = [d for tree in trees for d in tree.designs]
     ran: list[Execution] = [e for d in designs for e in d.executions]
     calls = _calls(trees)
     counts = outcomes(trees, executions)
     total = sum(counts.values())
     padded = numbers["padded_tokens"]
-    role_means = {
-        name: {role: value / count for role, (value, count) in numbers[name].items() if count}
-        for name in ("clipped", "logp_gap", "entropy")
-    }
     return {
         "step": step,
         "role": roles[0] if len(roles) == 1 else "both",
@@ -174,9 +136,9 @@ def step_line(
             "completion": sum(len(c.completion_ids) for of_role in calls.values() for c in of_role),
         },
         "padding_waste": 1 - numbers["trained_tokens"] / padded if padded else 0.0,
-        "clipped": role_means["clipped"],
-        "logp_gap": role_means["logp_gap"],
-        "entropy": role_means["entropy"],
+        "clipped": _per_token(numbers["clipped"]),
+        "logp_gap": _per_token(numbers["logp_gap"]),
+        "entropy": _per_token(numbers["entropy"]),
         "micro_batches": numbers["micro_batches"],
         "trajectories": numbers["trajectories"],
         "trained_rows": numbers["trained_rows"],

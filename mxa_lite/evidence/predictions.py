@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
 
-from mxa_lite.errors import json_object, read_text
+from mxa_lite.errors import json_lines
 from mxa_lite.evidence.stats import paired
+from mxa_lite.records import Difference, Flips, Prediction
 
-Rows = dict[str, list[dict[str, Any]]]  # question id -> its attempts, in order
+Rows = dict[str, list[Prediction]]  # question id -> its attempts, in order
+Pair = tuple[Prediction, Prediction]  # cold and final
 
 
 def read_predictions(path: Path) -> Rows:
@@ -19,8 +20,8 @@ def read_predictions(path: Path) -> Rows:
     Raises InputError for a damaged one.
     """
     rows: Rows = defaultdict(list)
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        row = json_object(line, f"{path} line {number}")
+    row: Prediction
+    for row in json_lines(path):
         rows[row["question"]].append(row)
     return dict(rows)
 
@@ -31,7 +32,7 @@ def question_means(path: Path) -> dict[str, float]:
     return {q: sum(r["correct"] for r in tries) / len(tries) for q, tries in rows.items()}
 
 
-def flips(cold: Mapping[str, Sequence[Any]], final: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+def flips(cold: Rows, final: Rows) -> Flips:
     """Attempts before and after training, by question and sample: did the design's pattern stay?
 
     kept: its share of all `pairs`, the base rate; newly_right_kept: its share of the pairs that
@@ -47,10 +48,10 @@ def flips(cold: Mapping[str, Sequence[Any]], final: Mapping[str, Sequence[Any]])
     wrong = [(before, after) for before, after in pairs if before["correct"] < 1]
     newly = [(before, after) for before, after in wrong if after["correct"] >= 1]
 
-    def kept(candidates: list[tuple[Any, Any]], same: bool = True) -> list[tuple[Any, Any]]:
+    def kept(candidates: list[Pair], same: bool = True) -> list[Pair]:
         return [(b, a) for b, a in candidates if (b["pattern"] == a["pattern"]) is same]
 
-    def share(subset: list[Any], among: list[Any]) -> float | None:
+    def share(subset: list[Pair], among: list[Pair]) -> float | None:
         return len(subset) / len(among) if among else None
 
     return {
@@ -62,15 +63,6 @@ def flips(cold: Mapping[str, Sequence[Any]], final: Mapping[str, Sequence[Any]])
         "right_where_kept": share(kept(newly), kept(wrong)),
         "right_where_changed": share(kept(newly, False), kept(wrong, False)),
     }
-
-
-class Difference(TypedDict):
-    """A mean over questions with its paired 95 % interval."""
-
-    difference: float
-    low: float
-    high: float
-    questions: int
 
 
 def difference(a: Mapping[str, float], b: Mapping[str, float]) -> Difference:

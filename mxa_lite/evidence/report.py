@@ -21,12 +21,13 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from mxa_lite.errors import json_object, read_text
+from mxa_lite.errors import json_lines, json_object
 from mxa_lite.evidence import why
 from mxa_lite.evidence.attempts import IDS, TRANSCRIPTS
 from mxa_lite.evidence.warnings import first_due
 from mxa_lite.recipe.keys import Model, Recipe, TaskSpec
-from mxa_lite.runfolder import RunFolder
+from mxa_lite.records import Summary, When
+from mxa_lite.runfolder import RunFolder, step_of
 
 # The page stays under 5 MB; a thousand steps of curves take about half of one.
 BUDGET = 2_200_000  # bytes of rollouts in the page
@@ -36,7 +37,7 @@ TEXT = 20_000  # characters of one text
 LONG = 40  # characters from which a text stands in the table
 MOST = 400  # entries of any list
 LEFT_OUT = ("logps", "tests", "meta")
-ENDS = ("cold", "final")
+ENDS: tuple[When, When] = ("cold", "final")
 AGAIN = "predictions/eval/eval.json"  # what `mxa-lite eval` found
 
 
@@ -98,18 +99,14 @@ def sample(run: Path) -> list[dict[str, str]]:
         data = packed(paths[index], paths[index].stat().st_size)
         if chosen and sum(map(len, chosen.values())) + len(data) > BUDGET:
             break
-        chosen[int(paths[index].stem.removeprefix("step-"))] = data
+        chosen[step_of(paths[index])] = data
     return [{"label": f"step {step}", "data": chosen[step]} for step in sorted(chosen)]
 
 
 @lru_cache(2)
 def _transcripts(paths: tuple[Path, ...], sizes: tuple[int, ...]) -> dict[str, Any]:
     """sizes: of the files, so that one that has changed is read again."""
-    lines = [enumerate(read_text(path).splitlines(), 1) for path in paths]
-    trees = [
-        [json_object(line, f"{path} line {n}") for n, line in of_file]
-        for path, of_file in zip(paths, lines, strict=True)
-    ]
+    trees = [list(json_lines(path)) for path in paths]
     questions = count = min(map(len, trees))
     while True:
         chosen = sorted(spread_out(questions)[:count])
@@ -187,14 +184,14 @@ def render(run: Path, **parts: Any) -> str:
     """The report of a run folder as HTML; missing or unfinished parts are left out."""
     folder = RunFolder(run)
     lines = folder.read_metrics()
-    results, again = folder.read_json("eval.json"), folder.read_json(AGAIN)
+    results, again = folder.results(), folder.read_json(AGAIN)
     final = results.get("final") or {}
     again["final"] = {m: n for m, n in again.get("final", {}).items() if n != final.get(m)}
     stored = run / "recipe.yaml"
     text = stored.read_text("utf-8") if stored.is_file() else ""
     recipe = yaml.safe_load(text) or {}
     planned_steps = (recipe.get("train") or {}).get("steps")
-    summary = folder.read_json("summary.json")
+    summary: Summary = folder.read_json("summary.json")
     mode = "single" if recipe.get("method") == "single_agent" else "designed"
     last_step = lines[-1]["step"] if lines else 0
     ends = {when: (results.get(when) or {}).get(mode) for when in ENDS}
@@ -224,6 +221,5 @@ def render(run: Path, **parts: Any) -> str:
 
 
 def build(run: Path) -> Path:
-    """Write `report.html` into the run folder."""
     RunFolder(run).write("report.html", render(run))
     return run / "report.html"

@@ -21,9 +21,9 @@ def interval(values_Q: Sequence[float], seed: int = 0) -> Interval:
     return two_level([values_Q], seed) if len(values_Q) else (0.0, 0.0, 0.0)
 
 
-def paired(a_Q: Sequence[float], b_Q: Sequence[float], seed: int = 0) -> Interval:
+def paired(a_Q: Sequence[float], b_Q: Sequence[float]) -> Interval:
     """(mean of b - a, low, high) over the same questions in the same order."""
-    return interval([b - a for a, b in zip(a_Q, b_Q, strict=True)], seed)
+    return interval([b - a for a, b in zip(a_Q, b_Q, strict=True)])
 
 
 def _draws(

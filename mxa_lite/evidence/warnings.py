@@ -7,9 +7,10 @@ No torch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
+
+from mxa_lite.records import StepLine
 
 ROLES = ("designer", "executor")
 STEPS = 3  # in a row that make a state, not chance
@@ -24,7 +25,7 @@ LIMITS = {  # outcome -> the key whose limit it ran into
 }
 
 
-def warnings_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def warnings_of(lines: Sequence[StepLine]) -> dict[str, str]:
     """What the last steps of `metrics.jsonl` give reason to say: key -> one sentence or two.
 
     lines: of `metrics.step_line`, in order.
@@ -36,7 +37,7 @@ def warnings_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return warnings
 
 
-def first_due(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def first_due(lines: Sequence[StepLine]) -> dict[str, int]:
     """Every warning of a run, as it was first put -> the step after which it was due."""
     due: dict[str, tuple[str, int]] = {}
     for end, line in enumerate(lines, 1):
@@ -45,7 +46,7 @@ def first_due(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return dict(due.values())
 
 
-def _state(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _state(last: Sequence[StepLine]) -> dict[str, str]:
     """The last steps are all alike in a way that stops learning; the most telling reason alone."""
     outcome, share = _most_frequent(last)
     frequent = f" (most frequent outcome: {outcome}, {share:.0%})" if outcome else ""
@@ -77,7 +78,7 @@ def _state(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def _most_frequent(last: Sequence[Mapping[str, Any]]) -> tuple[str, float]:
+def _most_frequent(last: Sequence[StepLine]) -> tuple[str, float]:
     """The most frequent outcome and its share of all; "" where none is counted."""
     counts = sum((Counter(line.get("outcomes") or {}) for line in last), Counter[str]())
     if not counts:
@@ -86,12 +87,12 @@ def _most_frequent(last: Sequence[Mapping[str, Any]]) -> tuple[str, float]:
     return name, count / counts.total()
 
 
-def _without_signal(line: Mapping[str, Any], role: str) -> bool:
+def _without_signal(line: StepLine, role: str) -> bool:
     groups = line["groups"][role]
     return line["role"] in (role, "both") and groups["total"] > 0 and not groups["signal"]
 
 
-def _hacked(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _hacked(lines: Sequence[StepLine]) -> dict[str, str]:
     if len(lines) < WINDOW or _rise([line["correct"] for line in lines]) > -MOVE:
         return {}
     return {
@@ -108,7 +109,7 @@ def _rise(values: Sequence[float]) -> float:
     return fmean(values[half:]) - fmean(values[:half])
 
 
-def _skipped(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _skipped(last: Sequence[StepLine]) -> dict[str, str]:
     skipped = [line for line in last if line.get("step_skipped")]
     if not skipped:
         return {}
@@ -119,8 +120,8 @@ def _skipped(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def _apart(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    gaps = [max((line.get("logp_gap") or {0: 0.0}).values()) for line in last]
+def _apart(last: Sequence[StepLine]) -> dict[str, str]:
+    gaps = [max((line.get("logp_gap") or {"": 0.0}).values()) for line in last]
     if last[-1].get("engine") != "vllm" or min(gaps) <= 0.05:  # a quarter of train.clip
         return {}
     return {
@@ -130,7 +131,7 @@ def _apart(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def _copied(last: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _copied(last: Sequence[StepLine]) -> dict[str, str]:
     shares = [line.get("paid_in_question") or 0.0 for line in last]
     if fmean(shares) <= COPIED:
         return {}

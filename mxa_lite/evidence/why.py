@@ -11,8 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 
-from mxa_lite.errors import json_object, read_text
+from mxa_lite.errors import json_lines
 from mxa_lite.evidence.attempts import TRANSCRIPTS
+from mxa_lite.runfolder import step_of
 
 ENDS = 5  # steps at the beginning and at the end of the training
 # Kind, pattern and correct of a design, and what its agents are told: each text once.
@@ -25,8 +26,7 @@ LONGEST = 200  # characters of that
 def _of_file(path: Path, size: int) -> list[Row]:
     """size: of the file, so that one that has changed is read again."""
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        tree = json_object(line, f"{path} line {number}")
+    for tree in json_lines(path):
         kind = str(tree["question"]["meta"].get("kind", ""))
         for design in tree["designs"]:
             verdicts = [e["correct"] for e in design["executions"]]
@@ -45,7 +45,7 @@ def designs(run: Path) -> dict[str, list[Row]]:
     paths = sorted((run / "rollouts").glob("step-*.jsonl"))
     ends = (paths[:ENDS], paths[-ENDS:]) if len(paths) >= 2 * ENDS else (paths,)
     for files in filter(None, ends):
-        first, last = (int(path.stem.removeprefix("step-")) for path in (files[0], files[-1]))
+        first, last = step_of(files[0]), step_of(files[-1])
         rows = [row for path in files for row in _of_file(path, path.stat().st_size)]
         times[f"steps {first} to {last}" if first < last else f"step {first}"] = rows
     for when, name in (("cold", "held out, cold"), ("final", "held out, trained")):

@@ -123,7 +123,6 @@ def _all(claims: list[Claim]) -> Claim:
 
 
 def _match(gold: list[T], answer: list[T], claim: Callable[[T, T], Claim]) -> Claim:
-    """Each of one once in the other, in any order."""
     rows: list[Any] = [[claim(g, a) for a in answer] for g in gold]
     if len(gold) != len(answer) or not all(map(any, rows)):
         return False

@@ -88,7 +88,6 @@ class Worker:
         return self._process.stdout.readline() if ready else ""
 
     def close(self) -> None:
-        """Ends the process, at once."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()

@@ -51,7 +51,6 @@ class MicroBatch:
 
     @property
     def padded(self) -> int:
-        """Tokens with the padding."""
         if self.packs:
             return len(self.packs) * max(size for _, size in self.packs)
         return self.rows * sum(_widths(self.calls))

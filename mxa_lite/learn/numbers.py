@@ -4,35 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
 
-Sums = dict[str, tuple[float, float]]  # role -> (sum over its tokens, tokens)
-
-
-class UpdateNumbers(TypedDict):
-    """Counts of one update; loss and gradient norm are None where they are not finite.
-
-    step_skipped: float16's gradients overflowed. scale: of the next ones; None in other dtypes.
-    """
-
-    micro_batches: int
-    trajectories: int
-    trained_rows: int
-    trained_tokens: int
-    padded_tokens: int
-    out_of_memory: int
-    step_skipped: int
-    clipped: Sums
-    logp_gap: Sums
-    entropy: Sums
-    lr: float
-    loss: float | None
-    grad_norm: float | None
-    scale: float | None
+from mxa_lite.records import Sums
+from mxa_lite.records import UpdateNumbers as UpdateNumbers  # for those who count
 
 
 def unmeasured() -> UpdateNumbers:
-    """The numbers of an update before anything of it is known."""
     return {
         "micro_batches": 0,
         "trajectories": 0,
@@ -61,7 +38,6 @@ def finite(value: float | None) -> float | None:
 
 
 def summed_by_role(sums: Iterable[Sums]) -> Sums:
-    """Sums and counts added up, role by role."""
     total: Sums = {}
     for addend in sums:
         for role, (value, count) in addend.items():

@@ -12,14 +12,13 @@ FIRST = 2.0**12  # torch's own is 2**16, and each scale too high costs a step
 
 
 def lower_first_scale(accelerator: Any) -> None:
-    """A lower scale to begin with, in float16."""
     if accelerator.scaler is not None:
         accelerator.scaler = torch.amp.GradScaler(accelerator.device.type, init_scale=FIRST)
 
 
-def scale_numbers(accelerator: Any) -> dict[str, Any]:
-    """`step_skipped` and `scale` of the update that was just tried, as in `UpdateNumbers`."""
+def scale_numbers(accelerator: Any) -> tuple[int, float | None]:
+    """(step_skipped, scale) of the update that was just tried, as in `UpdateNumbers`."""
     if accelerator.scaler is None:
-        return {}
+        return 0, None
     skipped = accelerator.optimizer_step_was_skipped and distributed.MAIN  # all skip, one counts
-    return {"step_skipped": int(skipped), "scale": accelerator.scaler.get_scale()}
+    return int(skipped), accelerator.scaler.get_scale()

@@ -217,9 +217,11 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
         rising = (inputs["advantages"][rows, None] > 0).expand_as(gaps)
         ratio, clip = gaps.exp(), self.recipe.train.clip
         clipped = torch.where(rising, ratio > 1 + clip, ratio < 1 - clip)
-        measured = {"logp_gap": gaps.abs(), "entropy": entropies[rows], "clipped": clipped}
-        for name, values in measured.items():
-            sums = self.numbers[name]  # type: ignore[literal-required]
+        for sums, values in (
+            (self.numbers["logp_gap"], gaps.abs()),
+            (self.numbers["entropy"], entropies[rows]),
+            (self.numbers["clipped"], clipped),
+        ):
             total, count = sums.get(batch.role, (0.0, 0))
             sums[batch.role] = (total + float(values[mask].sum()), count + int(mask.sum()))
 
@@ -228,7 +230,8 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
         if "loss" in logs:
             self.numbers["loss"] = finite(logs["loss"])
             self.numbers["grad_norm"] = finite(logs.get("grad_norm"))
-            self.numbers |= scale_numbers(self.accelerator)  # type: ignore[typeddict-item]
+            numbers = self.numbers
+            numbers["step_skipped"], numbers["scale"] = scale_numbers(self.accelerator)
             self.step.numbers.append(self.numbers)
         super().log(logs, start_time)
 

@@ -356,7 +356,6 @@ def visit(node: WorkflowNode, context: Context, frame: Frame | None = None) -> M
 
 
 def describe(error: BaseException) -> str:
-    """An exception as one line."""
     return str(error) if isinstance(error, NodeError) else f"{type(error).__name__}: {error}"
 
 

@@ -50,12 +50,10 @@ class EngineStats:
     batches: list[tuple[int, int]] = field(default_factory=list)
 
 
-def bucket(size: int, sizes: Sequence[int] = ROWS) -> int:
-    """The smallest allowed size that holds `size`; multiples of the largest beyond it."""
-    for allowed in sizes:
-        if size <= allowed:
-            return allowed
-    return -(-size // sizes[-1]) * sizes[-1]
+def bucket(size: int) -> int:
+    """The smallest of ROWS that holds `size`; multiples of the largest beyond it."""
+    beyond = -(-size // ROWS[-1]) * ROWS[-1]
+    return next((rows for rows in ROWS if size <= rows), beyond)
 
 
 @dataclass

@@ -211,7 +211,6 @@ def _misshapen(base: Any) -> set[str]:
 
 
 def lora_config(lora: Lora) -> LoraConfig:
-    """PEFT's configuration of one adapter."""
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,

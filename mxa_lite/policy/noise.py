@@ -53,7 +53,6 @@ class Draws(LogitsProcessor):
         self.logps: list[torch.Tensor] = []
 
     def keep(self, rows: list[int]) -> None:
-        """Go on with these rows only."""
         self.uniforms, self.temperatures = self.uniforms[rows], self.temperatures[rows]
 
     def start(self, rows: int) -> None:

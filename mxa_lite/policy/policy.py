@@ -93,7 +93,6 @@ class Policy:
         self.model.eval()
 
     def learning(self) -> None:
-        """Switch to training."""
         self.before_learning()
         if self.loader == "unsloth":
             from mxa_lite.policy import unsloth

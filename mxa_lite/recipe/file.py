@@ -180,7 +180,6 @@ def override(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
 
 
 def packaged(name: str) -> dict[str, Any]:
-    """A table that the package has as YAML."""
     text = (files("mxa_lite") / "templates" / f"{name}.yaml").read_text("utf-8")
     return dict(yaml.safe_load(text))
 

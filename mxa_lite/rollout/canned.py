@@ -16,6 +16,35 @@ from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.tree import Call, NodeRecord, Question
 
 
+class ShownCall(TypedDict):
+    """A call, without its tokens."""
+
+    agent: str
+    path: str
+    messages: list[dict[str, str]]
+    reply: str
+
+
+class Graph(TypedDict):
+    """Visited nodes, and [from, to] of paths: what was shown to whom."""
+
+    nodes: list[NodeRecord]
+    edges: list[list[str]]
+
+
+class Executed(TypedDict):
+    """What `mxa-lite exec --json` prints; calls in the order they were made."""
+
+    outcome: str
+    answer: str | None
+    calls: list[ShownCall]
+    graph: Graph
+    stdout: str
+    stderr: str
+    error: str | None
+    seconds: float
+
+
 class Canned:
     """An engine that says given texts: an agent's in their order, of which the last repeats.
 
@@ -73,19 +102,14 @@ def read_replies(path: Path) -> dict[str, list[str]]:
 
 def execute_canned(
     source: str, question: str, kind: str, replies: Path | None, recipe: Recipe
-) -> dict[str, Any]:
+) -> Executed:
     """`execute` with the replies of a file, or with none; limits are the recipe's."""
     engine: Any = Canned(read_replies(replies) if replies else {})
     with sandbox_for(recipe) as sandbox:
         return execute(Sampler(engine, sandbox, Ungraded(), recipe), source, question, kind)
 
 
-def execute(sampler: Sampler, source: str, question: str, kind: str) -> dict[str, Any]:
-    """Checks and runs one script; what `mxa-lite exec --json` prints.
-
-    Keys: outcome, answer, calls [{agent, path, messages, reply}] in the order they were made, graph
-    {nodes, edges: [from, to]}, stdout, stderr, error, seconds.
-    """
+def execute(sampler: Sampler, source: str, question: str, kind: str) -> Executed:
     design = sampler.design_of(source, Call("designer", "", 0, []))
     if design.outcome is None:
         pair = Question("exec", question, "exec", kind), design
@@ -104,16 +128,10 @@ def execute(sampler: Sampler, source: str, question: str, kind: str) -> dict[str
     }
 
 
-class Graph(TypedDict):
-    """Visited nodes, and [from, to] of paths: what was shown to whom."""
-
-    nodes: list[NodeRecord]
-    edges: list[list[str]]
-
-
-def shown_calls(calls: Sequence[Call]) -> list[dict[str, Any]]:
-    """Calls as `--json` prints them."""
-    return [{key: getattr(c, key) for key in ("agent", "path", "messages", "reply")} for c in calls]
+def shown_calls(calls: Sequence[Call]) -> list[ShownCall]:
+    return [
+        {"agent": c.agent, "path": c.path, "messages": c.messages, "reply": c.reply} for c in calls
+    ]
 
 
 def graph(nodes: Sequence[NodeRecord]) -> Graph:

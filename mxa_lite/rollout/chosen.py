@@ -8,7 +8,6 @@ from mxa_lite.sandbox.box import Limits, Sandbox
 
 
 def limits_of(recipe: Recipe) -> Limits:
-    """What one script may use."""
     box = recipe.sandbox
     return Limits(box.seconds, box.memory_mb, box.disk_mb, recipe.rollout.max_calls)
 

@@ -7,7 +7,7 @@ the model; the engine then answers all waiting calls in batches. What has ended 
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -66,7 +66,6 @@ class _Running:
     question: Question
     key: tuple[Any, ...]
     execution: Execution
-    numbers: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
 
 
@@ -126,7 +125,6 @@ class Sampler:
         }
 
     def designer_prompt(self, question: Question) -> list[dict[str, str]]:
-        """What the designer is shown."""
         if choose_prompts(self.recipe)[0] == "short":
             return prompts.designer(question.text)
         return self.fitting(prompts.examples(question.text, question.kind))
@@ -215,12 +213,10 @@ class Sampler:
 
     def request_of(self, job: _Running, event: CallRequest, temperature: float) -> Request:
         """An agent's call as the model gets it."""
-        number = job.numbers[event.path]
-        job.numbers[event.path] += 1
         return Request(
             event.messages,
             "executor",
-            (*job.key, event.path, number),
+            (*job.key, event.path, event.number),
             temperature if event.temperature is None or temperature == 0 else event.temperature,
             self.recipe.rollout.max_completion_tokens.executor,
             event.agent,
@@ -234,7 +230,7 @@ class Sampler:
                 continue
             running = call.running
             recorded = call_of(call.request, completion, call.event.agent)
-            recorded.path, recorded.number = call.event.path, int(call.request.key[-1])
+            recorded.path, recorded.number = call.event.path, call.event.number
             running.execution.calls.append(recorded)
             running.tokens += len(completion.completion_ids)
             if running.tokens > self.recipe.rollout.max_tokens:

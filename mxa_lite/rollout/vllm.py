@@ -100,7 +100,6 @@ class Vllm(Engine):
         self.note = f"; engine vllm: {needed} for a copy of the base in {dtype} and its cache"
 
     def close(self) -> None:
-        """Give the memory back."""
         self._asleep = True  # for good
         self._llm.llm_engine.engine_core.shutdown()
         del self._llm

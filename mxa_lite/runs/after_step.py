@@ -17,11 +17,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from mxa_lite.credit.advantage import GroupStats
 from mxa_lite.credit.schedule import stage
 from mxa_lite.errors import RunError
-from mxa_lite.evidence.metrics import StepLine, flat_numbers, sample_text, step_line
+from mxa_lite.evidence.metrics import flat_numbers, sample_text, step_line
 from mxa_lite.evidence.warnings import warnings_of
 from mxa_lite.learn import distributed
 from mxa_lite.learn.numbers import merged
 from mxa_lite.learn.step import Step
+from mxa_lite.records import Modes, StepLine
 from mxa_lite.runs.interrupts import Interrupts
 from mxa_lite.stdio import printable
 from mxa_lite.tree import Tree
@@ -178,7 +179,7 @@ class AfterStep(TrainerCallback):
                 self.run.say(f"warning: {warning}")
             self.warned.add(key)
 
-    def measure(self, step: int) -> dict[str, Any]:
+    def measure(self, step: int) -> Modes:
         """The main mode on the held-out questions, every `eval.every` steps; else nothing."""
         recipe = self.run.recipe
         every = recipe.eval.every

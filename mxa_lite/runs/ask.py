@@ -6,13 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mxa_lite.errors import InputError, json_object
 from mxa_lite.evidence import report
 from mxa_lite.policy.request import Completion
 from mxa_lite.recipe.keys import Recipe
-from mxa_lite.rollout.canned import Ungraded, execute, graph, shown_calls
+from mxa_lite.rollout.canned import (
+    Executed,
+    Graph,
+    ShownCall,
+    Ungraded,
+    execute,
+    graph,
+    shown_calls,
+)
 from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.rollout.sampler import Sampler, Shape, Waiting, call_of
 from mxa_lite.rollout.single import single_trees
@@ -68,6 +76,20 @@ class _Watched(Sampler):
         super()._reply(wave)
 
 
+class Answered(TypedDict):
+    """What `mxa-lite design --json` prints. fallback: a single agent answers, for this reason."""
+
+    question: str
+    script: str | None
+    pattern: str
+    outcome: str
+    answer: str | None
+    fallback: bool
+    reason: str | None
+    calls: list[ShownCall]
+    graph: Graph
+
+
 @dataclass
 class Asked:
     """What came of a question. reason: why a single agent answered instead of the design."""
@@ -76,8 +98,7 @@ class Asked:
     answer: str | None
     reason: str | None
 
-    def to_json(self) -> dict[str, Any]:
-        """What `mxa-lite design --json` prints; calls and graph as `exec` has them."""
+    def to_json(self) -> Answered:
         design = self.tree.designs[0]
         ran = [e for d in self.tree.designs for e in d.executions]
         return {
@@ -143,7 +164,7 @@ def ask(
 
 def execute_with(
     run: Path, source: str, question: str, kind: str, sets: tuple[str, ...] = ()
-) -> dict[str, Any]:
+) -> Executed:
     """`execute` of any script, its calls answered by the executor of a run."""
     with opened(run, sets) as sampler:
         return execute(sampler, source, question, kind)

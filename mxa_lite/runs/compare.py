@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Literal, NotRequired, TypedDict
 
 import yaml
 
@@ -27,11 +28,11 @@ from mxa_lite.evidence.report import dressed, environment, squeeze
 from mxa_lite.evidence.stats import two_level
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe.keys import Recipe, diff, flat
+from mxa_lite.records import Flips, Results, Summary
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.runs.stored import stored_recipe
 
 UNSHARED = ("seed", "threads")  # keys in which the runs of one row may differ
-BASELINES = ("single", "self_consistency")
 
 
 @dataclass(frozen=True)
@@ -50,24 +51,18 @@ class Member:
         """Equal for runs that are pooled."""
         return str({k: v for k, v in flat(self.recipe).items() if k not in UNSHARED})
 
-    @property
-    def mode(self) -> str:
-        """The mode of eval.json that the method is judged by."""
-        return self.recipe.mode
-
     @cached_property
-    def results(self) -> dict[str, Any]:
-        """eval.json."""
-        return RunFolder(self.path).read_json("eval.json")
+    def results(self) -> Results:
+        return RunFolder(self.path).results()
 
     def finished(self) -> bool:
         """Whether all its steps are done and measured."""
-        summary = RunFolder(self.path).read_json("summary.json")
+        summary: Summary = RunFolder(self.path).read_json("summary.json")
         return summary.get("steps") == self.recipe.train.steps
 
     def predictions(self, when: str) -> Path:
         """The main mode's predictions, `when` cold or final."""
-        return self.path / "predictions" / when / f"{self.mode}.jsonl"
+        return self.path / "predictions" / when / f"{self.recipe.mode}.jsonl"
 
 
 def members(
@@ -172,13 +167,66 @@ def train(runs: Sequence[Member], jobs: int, say: Callable[[str], None]) -> None
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def pooled(values_SQ: list[list[float]], **options: Any) -> dict[str, float]:
-    """A mean and its interval, by name."""
-    return dict(zip(("mean", "low", "high"), two_level(values_SQ, **options), strict=True))
+class Mean(TypedDict):
+    """Over seeds and questions, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
 
 
-def attribution(runs: Sequence[Member]) -> dict[str, Any]:
-    """`flips` of all runs together."""
+class Point(TypedDict):
+    """A training step. correct: mean, least and most over seeds; valid_scripts: the mean share."""
+
+    step: int
+    correct: float
+    least: float
+    most: float
+    patterns: dict[str, float]
+    valid_scripts: float | None
+
+
+class Row(TypedDict):
+    """What compare.json says of one recipe.
+
+    gain: final minus cold. against_first: final minus the first row's. single, self_consistency:
+    accuracy of these baselines. calls, tokens: of an attempt. swap: accuracy by cell. differs: the
+    keys in which rows differ. paper: what the paper reports of them.
+    """
+
+    name: str
+    seeds: list[int]
+    mode: str
+    cold: Mean
+    final: Mean
+    gain: Mean
+    against_first: Mean
+    single: float | None
+    self_consistency: float | None
+    calls: float | None
+    tokens: float | None
+    swap: dict[str, float] | None
+    patterns: dict[str, dict[str, float]]
+    attribution: Flips
+    curve: list[Point]
+    reports: NotRequired[dict[str, str]]
+    differs: NotRequired[dict[str, Any]]
+    paper: NotRequired[list[str]]
+
+
+class Comparison(TypedDict):
+    """compare.json. questions: held out, and the same for all."""
+
+    questions: int
+    rows: list[Row]
+
+
+def pooled(values_SQ: list[list[float]], **options: Any) -> Mean:
+    mean, low, high = two_level(values_SQ, **options)
+    return {"mean": mean, "low": low, "high": high}
+
+
+def attribution(runs: Sequence[Member]) -> Flips:
     cold, final = (
         {
             f"{number} {question}": rows
@@ -201,18 +249,23 @@ def _shares(counts: Counter[str]) -> dict[str, float]:
     return {name: counts[name] / counts.total() for name in sorted(counts)}
 
 
-def curve(runs: Sequence[Member]) -> list[dict[str, Any]]:
-    """Per step that every seed reached: correct (mean, least, most over seeds), the mean share of
-    valid scripts, and patterns."""
-    points = []
+def curve(runs: Sequence[Member]) -> list[Point]:
+    """The steps that every seed reached."""
+    points: list[Point] = []
     for lines in zip(*(RunFolder(run.path).read_metrics() for run in runs), strict=False):
         correct = [line["correct"] for line in lines]
         patterns = sum((Counter(line["patterns"]) for line in lines), Counter[str]())
-        point = {"step": lines[0]["step"], "correct": sum(correct) / len(correct)}
-        point |= {"least": min(correct), "most": max(correct), "patterns": _shares(patterns)}
         valid = [line["valid_scripts"] for line in lines if line["valid_scripts"] is not None]
-        point["valid_scripts"] = sum(valid) / len(valid) if valid else None
-        points.append(point)
+        points.append(
+            {
+                "step": lines[0]["step"],
+                "correct": fmean(correct),
+                "least": min(correct),
+                "most": max(correct),
+                "patterns": _shares(patterns),
+                "valid_scripts": fmean(valid) if valid else None,
+            }
+        )
     return points
 
 
@@ -222,20 +275,20 @@ def table(runs: Sequence[Member], when: str, order: Sequence[str]) -> list[list[
     return [[mean[q] for q in order] for mean in means]
 
 
-def row(runs: Sequence[Member], first: Sequence[Member], order: Sequence[str]) -> dict[str, Any]:
+def row(runs: Sequence[Member], first: Sequence[Member], order: Sequence[str]) -> Row:
     """What is said of one recipe; `first`: the row all differences are taken to."""
     final, cold, first_final = (
         table(group, when, order)
         for group, when in ((runs, "final"), (runs, "cold"), (first, "final"))
     )
     seeds, first_seeds = ([run.recipe.seed for run in group] for group in (runs, first))
-    mode = runs[0].mode
+    mode = runs[0].recipe.mode
 
-    def mean(name: str, key: str) -> float | None:
+    def mean(name: str, key: Literal["accuracy", "calls", "tokens"]) -> float | None:
         numbers = [r.results["final"][name][key] for r in runs if name in r.results["final"]]
-        return sum(numbers) / len(numbers) if numbers else None
+        return fmean(numbers) if numbers else None
 
-    swaps = [run.results["swap"] for run in runs if run.results.get("swap")]
+    swaps = [swap for run in runs if (swap := run.results.get("swap"))]
     cells = swaps[0] if swaps else {}
     return {
         "name": runs[0].name,
@@ -245,9 +298,11 @@ def row(runs: Sequence[Member], first: Sequence[Member], order: Sequence[str]) -
         "final": pooled(final),
         "gain": pooled(final, minus_SQ=cold, same_seeds=True),
         "against_first": pooled(final, minus_SQ=first_final, same_seeds=seeds == first_seeds),
-        **{name: mean(name, "accuracy") for name in BASELINES},
-        **{key: mean(mode, key) for key in ("calls", "tokens")},
-        "swap": {c: sum(s[c]["accuracy"] for s in swaps) / len(swaps) for c in cells} or None,
+        "single": mean("single", "accuracy"),
+        "self_consistency": mean("self_consistency", "accuracy"),
+        "calls": mean(mode, "calls"),
+        "tokens": mean(mode, "tokens"),
+        "swap": {c: fmean(s[c]["accuracy"] for s in swaps) for c in cells} or None,
         "patterns": {when: shares(runs, when) for when in ("cold", "final")},
         "attribution": attribution(runs),
         "curve": curve(runs),
@@ -274,7 +329,7 @@ def compare(
     sets: tuple[str, ...] = (),
     resume: bool = False,
     smoke: bool = False,
-) -> dict[str, Any]:
+) -> Comparison:
     """Train what is missing, unfinished runs only with `resume`; write compare.md, compare.json and
     compare.html to `output`."""
     runs = members(sources, seeds, output, sets, smoke)
@@ -298,7 +353,7 @@ def compare(
         entry["reports"] = {str(seed): os.path.relpath(pages[seed], output) for seed in pages}
         entry["differs"] = {key: recipe.get(key) for key in differing}
         entry["paper"] = beside_paper(recipe, differing)
-    result = {"questions": len(order), "rows": rows}
+    result: Comparison = {"questions": len(order), "rows": rows}
     folder = RunFolder(output)
     folder.write_json("compare.json", result)
     text = environment().get_template("compare.md.j2").render(result)

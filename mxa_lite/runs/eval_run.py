@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from mxa_lite.evidence import evaluate, report
-from mxa_lite.evidence.attempts import ModeNumbers
 from mxa_lite.evidence.predictions import difference, question_means
+from mxa_lite.records import Difference, Modes
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.runs.ask import opened
 from mxa_lite.tasks import load as tasks
 
 
+class NamedDifference(Difference):
+    """Between two modes: b - a."""
+
+    a: str
+    b: str
+
+
+Evaluated = TypedDict(  # "with" is a keyword of the language
+    "Evaluated",
+    {
+        "final": Modes,
+        "with": NotRequired[Modes],
+        "seconds": dict[str, dict[str, float]],  # by final and with, and by mode
+        "differences": list[NamedDifference],
+    },
+)
+
+
 def _measured(
     run: Path, sets: tuple[str, ...], folder: Path, all_systems: bool
-) -> tuple[dict[str, ModeNumbers], dict[str, float]]:
+) -> tuple[Modes, dict[str, float]]:
     """One run's modes and their seconds; all_systems: the fixed and the own too."""
     with opened(run, sets) as sampler:
         recipe = sampler.recipe
@@ -30,7 +48,7 @@ def _measured(
         return measured.numbers, measured.seconds
 
 
-def evaluate_run(run: Path, beside: Path | None, sets: tuple[str, ...]) -> dict[str, Any]:
+def evaluate_run(run: Path, beside: Path | None, sets: tuple[str, ...]) -> Evaluated:
     """What `mxa-lite eval --json` prints: modes of `final`, of `with`, and paired differences.
 
     `seconds` are per attempt. The modes of the second run are named `with_<mode>` among the
@@ -39,13 +57,12 @@ def evaluate_run(run: Path, beside: Path | None, sets: tuple[str, ...]) -> dict[
     """
     folder = run / "predictions" / "eval"
     final, seconds = _measured(run, sets, folder, True)
-    result: dict[str, Any] = {"final": final, "seconds": {"final": seconds}}
+    result: Evaluated = {"final": final, "seconds": {"final": seconds}, "differences": []}
     means = {mode: question_means(folder / f"{mode}.jsonl") for mode in result["final"]}
     if beside is not None:
         with_folder = folder / "with"
         result["with"], result["seconds"]["with"] = _measured(beside, sets, with_folder, False)
         means |= {f"with_{m}": question_means(with_folder / f"{m}.jsonl") for m in result["with"]}
-    result["differences"] = []
     for (a, first), (b, second) in combinations(means.items(), 2):
         result["differences"].append({"a": a, "b": b, **difference(first, second)})
     RunFolder(run).write_json(report.AGAIN, result)

@@ -29,10 +29,10 @@ def _finish(run: Path, recipe: Recipe, tokenizer: Any, target: Path, summary: st
     head = f"license: {'mit' if embedded else 'other'}\ntags: [mxa-lite, lora]"
     if not embedded and not is_path(name):
         head += f"\nbase_model: {name}"
+    results = RunFolder(run).results()
     rows = [
         f"| {when} | {mode} | {m['accuracy']:.3f} | {m['low']:.3f} to {m['high']:.3f} |"
-        for when, modes in RunFolder(run).read_json("eval.json").items()
-        if when in ("cold", "final")
+        for when, modes in (("cold", results.get("cold", {})), ("final", results.get("final", {})))
         for mode, m in modes.items()
     ]
     table = ["| when | mode | accuracy | interval |", "|---|---|---|---|", *rows]

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from mxa_lite.evidence import evaluate
-from mxa_lite.evidence.attempts import ModeNumbers, save_predictions, summarize
+from mxa_lite.evidence.attempts import save_predictions, summarize
 from mxa_lite.evidence.predictions import (
     against,
     difference,
@@ -20,6 +19,7 @@ from mxa_lite.evidence.predictions import (
 from mxa_lite.evidence.stats import total_variation
 from mxa_lite.learn import distributed
 from mxa_lite.mas.patterns import within
+from mxa_lite.records import Beside, ModeNumbers, Modes, Summary, When
 from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.tree import Question
@@ -41,9 +41,9 @@ class Measuring:
         self.recipe = sampler.recipe
         self.designs: dict[str, evaluate.Designs] = {}  # by "cold" and "final", drawn once
 
-    def whole(self, name: str) -> None:
+    def whole(self, name: When) -> None:
         """All modes, into eval.json under `name` ("cold", "final"), unless it is there."""
-        results = self.folder.read_json("eval.json")
+        results = self.folder.results()
         if name in results or not self.held_out or not distributed.MAIN:
             return
         self.say(f"evaluating ({name}) on {len(self.held_out)} held-out questions")
@@ -71,9 +71,9 @@ class Measuring:
 
     def seconds_after(self, step: int) -> float:
         """What the evaluations after a step will take, judged by what the cold one took."""
-        results, spec = self.folder.read_json("eval.json"), self.recipe.eval
-        cold, per_attempt = (results.get(key, {}) for key in ("cold", "seconds"))
-        took = {mode: s * cold[mode]["attempts"] for mode, s in per_attempt.get("cold", {}).items()}
+        results, spec = self.folder.results(), self.recipe.eval
+        cold, per_attempt = results.get("cold", {}), results.get("seconds", {}).get("cold", {})
+        took = {mode: s * cold[mode]["attempts"] for mode, s in per_attempt.items()}
         scripts = len(within(self.recipe.rollout.max_calls)) if "fixed" in spec.baselines else 0
         scripts += len(spec.systems)
         again = spec.fixed_samples / spec.samples * scripts + ("router" in spec.baselines)
@@ -82,12 +82,12 @@ class Measuring:
             again += max(0, (self.recipe.train.steps - 1) // spec.every - step // spec.every)
         return sum(took.values()) + again * took.get(self.recipe.mode, 0.0)
 
-    def during(self, step: int) -> dict[str, ModeNumbers]:
+    def during(self, step: int) -> Modes:
         """The method's own mode after a step, into eval.json under "during"."""
         if not self.held_out:
             return {}
         measured = evaluate.main_mode(self.sampler, self.held_out)
-        results = self.folder.read_json("eval.json")
+        results = self.folder.results()
         results.setdefault("during", {})[str(step)] = measured
         self.folder.write_json("eval.json", results)
         for mode, m in measured.items():
@@ -104,7 +104,7 @@ class Measuring:
         again only where another process drew them, with the same adapter and the same keys. A role
         that never learned is the same cold and trained, so its cells are known already.
         """
-        results = self.folder.read_json("eval.json")
+        results = self.folder.results()
         if "swap" in results:
             return
         possible = self.recipe.method == "metaagent" and self.recipe.model.adapters == "per_role"
@@ -112,7 +112,7 @@ class Measuring:
             results["swap"] = None
             self.folder.write_json("eval.json", results)
             return
-        table = {
+        table: Modes = {
             "cold_cold": results["cold"]["designed"],
             "trained_trained": results["final"]["designed"],
         }
@@ -129,24 +129,28 @@ class Measuring:
             for role, state in learned.items():
                 policy.load(final if state == "trained" else cold, [role])
             drawn = self.designs.get("final" if designer == "trained" else "cold")
-            tries = evaluate.designed(self.sampler, self.held_out, samples, temperature, drawn)
+            sampler = evaluate.Drawn(self.sampler, drawn) if drawn else self.sampler
+            exam = evaluate.Exam(sampler, self.held_out, samples, temperature)
+            tries = evaluate.designed(exam)
             table[cell] = summarize(tries)
             save_predictions({cell: tries}, self.folder.path / "predictions" / "swap")
         policy.load(final)
         order = ("cold_cold", "trained_cold", "cold_trained", "trained_trained")
-        results["swap"] = {cell: table[cell] for cell in order}
+        results["swap"] = table = {cell: table[cell] for cell in order}
         self.folder.write_json("eval.json", results)
         self.say("swap table (designer_executor):")
-        for cell, m in results["swap"].items():
+        for cell, m in table.items():
             self.say(f"  {cell:17s} {m['accuracy']:.3f} [{m['low']:.3f}, {m['high']:.3f}]")
 
     def summary(self) -> None:
         """summary.json: the headline beside its rivals, and what changed in between."""
-        results = self.folder.read_json("eval.json")
+        results = self.folder.results()
         lines = self.folder.read_metrics()
         main = self.recipe.mode
-        cold, final = (results.get(name, {}).get(main) for name in ("cold", "final"))
-        summary = {
+        cold, final = results.get("cold", {}).get(main), results.get("final", {}).get(main)
+        ends = {"cold": cold, "final": final} if cold and final else {}
+        beside: Beside = self.beside(main, ends) if ends else {}
+        summary: Summary = {
             "mode": main,
             "steps": lines[-1]["step"] if lines else 0,
             "cold": cold and cold["accuracy"],
@@ -156,25 +160,20 @@ class Measuring:
             "swap": {c: m["accuracy"] for c, m in (results.get("swap") or {}).items()} or None,
             "seconds": sum(sum(line["seconds"].values()) for line in lines),
             "finished": time.strftime("%F %H:%M"),
+            **beside,
         }
         if cold and final:
-            summary |= self.beside(main, {"cold": cold, "final": final})
             self.say(
                 f"{main}: {cold['accuracy']:.3f} cold -> {final['accuracy']:.3f} trained,"
-                f" {100 * summary['gain']:+.1f} points"
+                f" {100 * (final['accuracy'] - cold['accuracy']):+.1f} points"
             )
-            for rival, d in summary["against"].items():
+            for rival, d in beside["against"].items():
                 interval = f"[{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
                 self.say(f"  minus {rival:17s} {100 * d['difference']:+.1f} points {interval}")
         self.folder.write_json("summary.json", summary)
 
-    def beside(self, main: str, ends: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """What stands beside the headline.
-
-        against, greedy_against: the trained main mode minus each rival, paired over questions.
-        alone: what each role's learning alone brings, swap cell minus cold_cold, paired too.
-        patterns_by_kind: when -> kind -> pattern -> share; total_variation: when -> "kind, kind".
-        """
+    def beside(self, main: str, ends: Mapping[str, ModeNumbers]) -> Beside:
+        """What stands beside the headline. ends: the main mode's numbers, cold and final."""
         folder = self.folder.path / "predictions"
         cold, final = (read_predictions(folder / when / f"{main}.jsonl") for when in ends)
         start = question_means(folder / "cold" / f"{main}.jsonl")
@@ -184,7 +183,7 @@ class Measuring:
         }
         own_modes = [f"own_{Path(script.file).stem}" for script in self.recipe.eval.systems]
         rivals = [rival for rival in (*RIVALS, *own_modes) if rival != main]
-        beside = {
+        beside: Beside = {
             "against": against(folder / "final", main, rivals),
             "alone": {
                 cell: difference(start, question_means(path))

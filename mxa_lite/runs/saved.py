@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mxa_lite.errors import InputError, json_object, read_text
+from mxa_lite.errors import InputError, json_lines
 from mxa_lite.evidence import report
 from mxa_lite.evidence.metrics import flat_numbers
 from mxa_lite.recipe import own
 from mxa_lite.recipe.keys import own_choices
-from mxa_lite.runfolder import RunFolder
+from mxa_lite.records import Results, Summary
+from mxa_lite.runfolder import RunFolder, checkpoint_name
 from mxa_lite.runs.stored import stored_recipe
 
 if TYPE_CHECKING:  # torch is loaded when the first question is asked
@@ -42,26 +43,25 @@ class Saved:
         return report.framed(report.render(self.folder))
 
     @property
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[dict[str, str | float]]:
         """The role and the numbers of each step, flat, named as for loggers: "reward/designer"."""
         lines = RunFolder(self.folder).read_metrics()
         return [{"role": line["role"], **flat_numbers(line)} for line in lines]
 
     @property
-    def eval(self) -> dict[str, Any]:
+    def eval(self) -> Results:
         """eval.json: "cold", "final" and "during", a dict of numbers for each mode."""
-        return RunFolder(self.folder).read_json("eval.json")
+        return RunFolder(self.folder).results()
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """summary.json; empty until the run has ended."""
         return RunFolder(self.folder).read_json("summary.json")
 
     def trees(self, step: int) -> list[Shown]:
         """The trees of a training step (from 1), one for each question. InputError without it."""
-        path = self.folder / "rollouts" / f"step-{step:05d}.jsonl"
-        lines = read_text(path).split("\n")[:-1]
-        return [Shown(json_object(line, f"{path} line {n}")) for n, line in enumerate(lines, 1)]
+        path = self.folder / "rollouts" / f"{checkpoint_name(step)}.jsonl"
+        return [Shown(tree) for tree in json_lines(path)]
 
     def ask(self, question: str) -> Asked:
         """A system designed for a question and run, by the newest checkpoint, in one thread only.
@@ -82,6 +82,5 @@ class Saved:
         return ask(self._sampler, question, kind_of(self.folder, self._sampler.recipe))
 
     def close(self) -> None:
-        """Stop the sandbox that `ask` started."""
         self._stack.close()
         self._sampler = self._loaded = None

@@ -99,7 +99,6 @@ class Handler(BaseHTTPRequestHandler):
             self._send("not found", HTTPStatus.NOT_FOUND, "plain")
 
     def do_POST(self) -> None:
-        """Answer the form's question."""
         size = self.headers.get("Content-Length", "")
         if self._asked() != "ask":
             self._send("not found", HTTPStatus.NOT_FOUND, "plain")

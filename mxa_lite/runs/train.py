@@ -24,6 +24,7 @@ from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe import own
 from mxa_lite.recipe.keys import Recipe, own_choices
 from mxa_lite.recipe.versions import machine, versions
+from mxa_lite.records import Summary
 from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.rollout.sampler import Sampler
 from mxa_lite.runfolder import RunFolder, checkpoint_name, latest_checkpoint, step_of
@@ -93,7 +94,6 @@ class Run:
         distributed.wait()
 
     def pick(self, step: int, count: int) -> list[Question]:
-        """The training questions of a bootstrap round."""
         return questions_for(self.data.train, self.data.weights, self.recipe.seed, step, count)
 
     def take(self, number: int) -> Step:
@@ -153,7 +153,7 @@ def run(
     Without `resume`, what a start left that ended before its first step is removed.
     """
     folder = RunFolder(output)
-    summary = folder.read_json("summary.json")
+    summary: Summary = folder.read_json("summary.json")
     if resume and summary.get("steps") == recipe.train.steps:
         say(f"{output} is finished: {recipe.train.steps} steps; see {output / 'report.html'}")
         return
@@ -185,9 +185,10 @@ def run(
             if not resume:
                 folder.clear()
             elif summary:  # more steps than before: the end is measured again
-                results = folder.read_json("eval.json")
-                before = ("cold", "during", "seconds")
-                folder.write_json("eval.json", {k: results[k] for k in before if k in results})
+                results = folder.results()
+                results.pop("final", None)
+                results.pop("swap", None)
+                folder.write_json("eval.json", results)
             gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
             folder.create(recipe_file.dump(recipe, versions() | {"machine": machine(gpu)}))
             for file in own.files(own_choices(recipe)).values():

@@ -22,13 +22,16 @@ import socket
 import time
 from collections import deque
 from dataclasses import replace
+from typing import Any
 
 from mxa_lite import wire
 from mxa_lite.mas.script import node_names
 from mxa_lite.sandbox.confine import LEVELS
 from mxa_lite.sandbox.process import SandboxError, ServerProcess
-from mxa_lite.sandbox.run import CallRequest, Done, Ended, Job, Limits, Run
-from mxa_lite.tree import Outcome
+from mxa_lite.sandbox.run import Done, Ended, Limits, Run
+from mxa_lite.tree import Outcome, path_key
+from mxa_lite.wire import Call as CallRequest
+from mxa_lite.wire import Script as Job
 
 __all__ = ["CallRequest", "Ended", "Job", "Limits", "Sandbox", "SandboxError"]
 
@@ -88,9 +91,7 @@ class Sandbox:
 
     def start(self, job: Job) -> int:
         """Queues a script; returns its number. Numbers grow, with programs between."""
-        spec = wire.Script(
-            job.source, job.question, job.kind, job.seed, self._own_nodes, self._own_prompts
-        )
+        spec = job._replace(nodes=self._own_nodes, prompts=self._own_prompts)
         if not self._ready:
             return self._enqueue(spec, self.limits)
         run = self._ready.popleft()
@@ -105,7 +106,7 @@ class Sandbox:
         while not self._events and not self.idle() and (rest := deadline - time.monotonic()) > 0:
             self._pump(rest)
         events, self._events = self._events, []
-        return sorted(events, key=lambda event: event.order())
+        return sorted(events, key=_order)
 
     def idle(self) -> bool:
         """Every live script waits for the model: none computes, starts or is being ended."""
@@ -348,3 +349,10 @@ class Sandbox:
         with contextlib.suppress(KeyError):
             self._selector.unregister(self.server.control)
         self.server.close()
+
+
+def _order(event: CallRequest | Ended) -> tuple[Any, ...]:
+    """By job, whose end is not told together with calls of it; its calls by path and number."""
+    if isinstance(event, Ended):
+        return (event.job,)
+    return event.job, path_key(event.path), event.number

@@ -15,7 +15,7 @@ from typing import Any
 
 from mxa_lite import wire
 from mxa_lite.sandbox.child import OUT_OF_MEMORY
-from mxa_lite.tree import NodeRecord, Outcome, path_key
+from mxa_lite.tree import NodeRecord, Outcome
 
 _WIRE_BYTES = 16 << 20  # all that one script may send
 _MAX_LINES = 10_000
@@ -37,32 +37,6 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A script to run. kind: "math" or "code". seed: of the script's `random`."""
-
-    source: str
-    question: str
-    kind: str = "math"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class CallRequest:
-    """A call that waits for a reply. number: how often this path has called before, from 0."""
-
-    job: int
-    id: int
-    agent: str
-    path: str
-    number: int
-    messages: wire.Messages
-    temperature: float | None
-
-    def order(self) -> tuple[Any, ...]:
-        return self.job, path_key(self.path), self.number
-
-
-@dataclass(frozen=True)
 class Ended:
     """How a script ended, or a program: `ok`, `crashed`, `timeout` or `memory`.
 
@@ -79,9 +53,6 @@ class Ended:
     stderr: str
     error: str | None
     seconds: float
-
-    def order(self) -> tuple[Any, ...]:
-        return (self.job,)  # nothing else of the job is told with it
 
     def as_reply(self) -> str:
         """What a script's tool returns, of a program."""
@@ -184,7 +155,6 @@ class Run:
     _numbers: Counter[str] = field(default_factory=Counter)
 
     def seconds(self, now: float) -> float:
-        """Own time so far."""
         return self.used + (max(0.0, now - self.since) if self.since is not None else 0.0)
 
     def late(self, now: float) -> bool:
@@ -201,7 +171,6 @@ class Run:
         return self.verdict is not None or self.ended or self.dead
 
     def pause(self, now: float) -> None:
-        """Stops the clock."""
         self.used, self.since = self.seconds(now), None
 
     def fail(self, outcome: Outcome, error: str) -> None:
@@ -209,13 +178,13 @@ class Run:
         if self.verdict is None:
             self.verdict, self.error = outcome, error
 
-    def feed(self, data: bytes, now: float) -> list[CallRequest | wire.Tool]:
+    def feed(self, data: bytes, now: float) -> list[wire.Call | wire.Tool]:
         """Takes what the script sent; returns its valid requests.
 
         Anything else than the client's lines makes it `crashed`, one call too many `call_budget`:
         of such a round nothing is returned, so nothing is generated for it.
         """
-        requests: list[CallRequest | wire.Tool] = []
+        requests: list[wire.Call | wire.Tool] = []
         self._unread += data if self._open() else b""
         self._received += len(data)
         try:
@@ -235,7 +204,7 @@ class Run:
     def _open(self) -> bool:
         return self.verdict is None and not self.ended
 
-    def _line(self, line: wire.FromScript, now: float) -> list[CallRequest | wire.Tool]:
+    def _line(self, line: wire.FromScript, now: float) -> list[wire.Call | wire.Tool]:
         if isinstance(line, wire.Call | wire.Tool):
             if type(line.id) is not int or line.id in self.pending or line.id in self.tools:
                 raise _Broken("a request without an id of its own")
@@ -261,7 +230,7 @@ class Run:
             raise _Broken("an unknown line")
         return []
 
-    def _call(self, line: wire.Call) -> list[CallRequest | wire.Tool]:
+    def _call(self, line: wire.Call) -> list[wire.Call | wire.Tool]:
         agent, path = _text(line.agent, _NAME), _text(line.path, _NAME)
         messages, warmth = _messages(line.messages), _temperature(line.temperature)
         if self.calls >= self.limits.max_calls:
@@ -269,9 +238,9 @@ class Run:
             return []
         self.calls += 1
         self.pending.add(line.id)
+        number = self._numbers[path]
         self._numbers[path] += 1
-        number = self._numbers[path] - 1
-        return [CallRequest(self.number, line.id, agent, path, number, messages, warmth)]
+        return [wire.Call(line.id, agent, path, messages, warmth, self.number, number)]
 
     def outcome(self, status: int, reason: str | None) -> tuple[Outcome, str | None]:
         """Why the dead script ended, and its last line.

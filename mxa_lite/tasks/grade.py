@@ -66,7 +66,6 @@ class Grader:
         self.close()
 
     def close(self) -> None:
-        """Ends the worker and the sandbox."""
         self._worker.close()
         self._scorer.close()
         if self._sandbox is not None:
@@ -153,7 +152,7 @@ class Grader:
         return Verdict(share if self._ratio else float(share == 1), "; ".join(reasons))
 
 
-def grade_file(path: str | Path, sandbox_require: str = "rlimits") -> list[bool]:
+def grade_file(path: str | Path) -> list[bool]:
     """Verdicts for the lines `{"task", "gold" or "tests", "answer"}` of a JSONL file, in order.
 
     tests: list of asserts or of {"input", "output"}. Optional: "setup" (code before the asserts),
@@ -165,7 +164,7 @@ def grade_file(path: str | Path, sandbox_require: str = "rlimits") -> list[bool]
             pairs.append(_pair(row))
         except ValueError as error:
             raise InputError(f"{path} line {line}: {error}") from error
-    with Grader(sandbox_require) as grader:
+    with Grader() as grader:
         return [verdict.correct == 1 for verdict in grader.grade_many(pairs)]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mxa_lite.errors import InputError
 from mxa_lite.recipe import own
@@ -35,7 +35,7 @@ class TaskSet:
     notes: list[str] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
 
-    def marks(self) -> dict[str, Any]:
+    def marks(self) -> dict[str, int | str]:
         """How many questions there are, and a hash of all that a run makes of them."""
         digest = hashlib.sha256()
         for q in itertools.chain(self.train, self.test):

@@ -91,7 +91,6 @@ def _unfenced(block: str | None) -> str | None:
 
 
 def last_solution(text: str) -> str | None:
-    """The program in the last `<solution>` block, without fences."""
     return _unfenced(_last_block(text, "solution"))
 
 
