@@ -15,6 +15,7 @@ import termios
 import threading
 import time
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import pytest
@@ -167,11 +168,12 @@ def test_a_logger_gets_held_out_accuracy_and_a_sample_as_text(finished: Path) ->
     texts = [
         e.tensor_proto.string_val[0].decode() for e in events.Tensors("train/sample/text_summary")
     ]
-    trees = [
-        json.loads(path.open().readline()) for path in sorted((finished / "rollouts").iterdir())
-    ]
-    assert len(texts) == len(trees)
-    assert all(text.startswith(t["question"]["text"]) for text, t in zip(texts, trees, strict=True))
+    files = sorted((finished / "rollouts").iterdir())
+    assert len(texts) == len(files)
+    for text, file in zip(texts, files, strict=True):
+        trees = [json.loads(line) for line in file.read_text().splitlines()]
+        asked = [f'    "{shorten(tree["question"]["text"], 66)}"' for tree in trees]
+        assert text.startswith(tuple(asked)) and "    best: reward " in text
 
 
 def test_the_frozen_role_is_the_same_file_through_the_others_stage(finished: Path) -> None:

@@ -133,9 +133,11 @@ def exec_(
     if model is not None:
         console.announce(stored_recipe(model, sets, checkpoint=True))
         with stdout_for_json(as_json):
-            from mxa_lite.runs.ask import execute_with
+            from mxa_lite.rollout.canned import execute
+            from mxa_lite.runs.ask import opened
 
-            result = execute_with(model, source, question, kind, sets)
+            with opened(model, sets) as sampler:
+                result = execute(sampler, source, question, kind)
     else:
         from mxa_lite.recipe import file as recipe_file
         from mxa_lite.rollout.canned import execute_canned

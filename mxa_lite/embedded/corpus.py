@@ -223,10 +223,6 @@ def script(rng: random.Random) -> str:
     return prompts.fenced("\n".join(lines))
 
 
-def design_chat(rng: random.Random, text: str) -> Chat:
-    return [*prompts.designer(text), {"role": "assistant", "content": script(rng)}]
-
-
 def _problems(seed: int) -> Iterator[Problem]:
     """Endless training questions of both generated tasks in turn."""
     sums = arithmetic.stream("train", seed)
@@ -243,7 +239,7 @@ def chats(seed: int) -> Iterator[Chat]:
     pairs = (problem for problem in _problems(seed + 2000) if problem.kind == "together")
     for problem in problems:
         if rng.random() < DESIGNS:
-            yield design_chat(rng, problem.text)
+            yield [*prompts.designer(problem.text), {"role": "assistant", "content": script(rng)}]
             continue
         place = rng.choices(("whole", "part", "join", "drill"), (40, 30, 15, 15))[0]
         if place == "whole":

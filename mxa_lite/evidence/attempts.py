@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mxa_lite.credit.reward import paid_correct
-from mxa_lite.evidence.stats import interval
+from mxa_lite.evidence.stats import interval, shares
 from mxa_lite.records import KindNumbers, ModeNumbers, Prediction
 from mxa_lite.tree import Call, Tree
 
@@ -80,8 +80,7 @@ def summarize(attempts: Sequence[Attempt]) -> ModeNumbers:
 
 def _kind_numbers(attempts: Sequence[Attempt]) -> KindNumbers:
     accuracy, low, high = interval(_means(_by_question(attempts)))
-    counts = Counter(a.pattern for a in attempts)
-    patterns = {name: counts[name] / len(attempts) for name in sorted(counts)}
+    patterns = shares(a.pattern for a in attempts)
     return {"accuracy": accuracy, "low": low, "high": high, "patterns": patterns}
 
 

@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, pstdev
-from textwrap import indent
 from typing import Any
 
 from mxa_lite.credit.advantage import GroupStats
@@ -160,17 +159,3 @@ def flat_numbers(line: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, int | float):
             numbers[f"{prefix}{key}"] = value
     return numbers
-
-
-def sample_text(trees: Sequence[Tree]) -> str:
-    """The best design of the first question as Markdown, for loggers: script, answers, reward."""
-    if not trees:
-        return ""
-    question = trees[0].question
-    best = max(trees[0].designs, key=lambda design: design.reward)
-    answers = ", ".join(str(e.answer) for e in best.executions) or str(best.outcome)
-    script = indent(best.script or best.call.reply, "    ")
-    return (
-        f"{question.text}\n\n{script}\n\nanswers: {answers}; right: {question.gold};"
-        f" reward {best.reward:.2f}"
-    )

@@ -5,7 +5,8 @@ Suffixes: `_Q` one entry per question, `_SQ` one row per seed (training run) of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -61,6 +62,12 @@ def two_level(
         centre -= minus.mean()
     low, high = np.percentile(means, [2.5, 97.5])
     return float(centre), float(low), float(high)
+
+
+def shares(names: Iterable[str]) -> dict[str, float]:
+    """How often each name comes among all of them, by name."""
+    counts = Counter(names)
+    return {name: counts[name] / counts.total() for name in sorted(counts)}
 
 
 def total_variation(a: Mapping[str, float], b: Mapping[str, float]) -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from mxa_lite.learn.prefixes import Packs, rectangles
 from mxa_lite.tree import Call, Tree
@@ -63,30 +65,19 @@ class MicroBatch:
         log-probs as sampled, against which the ratio of eq. 2 and 3 is taken; num_items_in_batch
         0-d.
         """
-        prompt, completion = _widths(self.calls)
-        prompt_ids = torch.full((self.rows, prompt), pad)
-        completion_ids = torch.full((self.rows, completion), pad)
-        prompt_mask = torch.zeros_like(prompt_ids)
-        completion_mask = torch.zeros_like(completion_ids)
-        prompt_mask[len(self.calls) :, -1] = 1
-        completion_mask[len(self.calls) :, 0] = 1
-        sampled = torch.zeros(self.rows, completion)
-        advantages = torch.zeros(self.rows)
-        for i, c in enumerate(self.calls):
-            p, t = len(c.prompt_ids), len(c.completion_ids)
-            prompt_ids[i, prompt - p :] = torch.tensor(c.prompt_ids)
-            prompt_mask[i, prompt - p :] = 1
-            completion_ids[i, :t] = torch.tensor(c.completion_ids)
-            completion_mask[i, :t] = 1
-            sampled[i, :t] = torch.tensor(c.logps)
-            advantages[i] = c.advantage * c.weight
+        filling = Call("", "", 0, [], prompt_ids=[pad], completion_ids=[pad], logps=[0.0])
+        calls = [*self.calls, *[filling] * (self.rows - len(self.calls))]
+        prompts = [torch.tensor(c.prompt_ids) for c in calls]
+        completions = [torch.tensor(c.completion_ids) for c in calls]
+        left = partial(pad_sequence, batch_first=True, padding_side="left")
+        right = partial(pad_sequence, batch_first=True)
         inputs = {
-            "prompt_ids": prompt_ids,
-            "prompt_mask": prompt_mask,
-            "completion_ids": completion_ids,
-            "completion_mask": completion_mask,
-            "advantages": advantages,
-            "old_per_token_logps": sampled,
+            "prompt_ids": left(prompts, padding_value=pad),
+            "prompt_mask": left([torch.ones_like(ids) for ids in prompts]),
+            "completion_ids": right(completions, padding_value=pad),
+            "completion_mask": right([torch.ones_like(ids) for ids in completions]),
+            "advantages": torch.tensor([c.advantage * c.weight for c in calls]),
+            "old_per_token_logps": right([torch.tensor(c.logps) for c in calls]),
             "num_items_in_batch": torch.tensor(self.items),
         }
         return {name: tensor.to(device) for name, tensor in inputs.items()}

@@ -108,7 +108,9 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
             self.policy.learning()
             batches = self._micro_batches(learned)
             self.numbers = counted(batches, len(learned))
-            self.numbers["lr"] = self._rate_of(self.step.roles[-1])
+            groups = self.optimizer.param_groups  # a designer's own stand last
+            designing = self.step.roles[-1] == "designer"
+            self.numbers["lr"] = float(groups[-1 if designing else 0]["lr"])
             self.numbers["out_of_memory"] = out_of_memory_count
             try:
                 with self.policy.all_threads():
@@ -253,11 +255,6 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
     def create_scheduler(self, *arguments: Any, **named: Any) -> Any:
         """Transformers' course of the rates over the run, times each role's own warm-up."""
         return with_warm_ups(super().create_scheduler(*arguments, **named), self.recipe)
-
-    def _rate_of(self, role: str) -> float:
-        """The learning rate of this update; that of a designer's own groups stands last."""
-        groups = self.optimizer.param_groups
-        return float(groups[-1 if role == "designer" else 0]["lr"])
 
 
 def counted(batches: list[MicroBatch], trajectories: int) -> UpdateNumbers:

@@ -16,18 +16,9 @@ from peft.utils.integrations import dequantize_module_weight
 from mxa_lite.policy.decode import Decoder
 
 
-def _adapter_weights(layers: dict[str, Any], name: str) -> list[torch.Tensor]:
-    return [
-        parameter.detach()
-        for layer in layers.values()
-        for attribute in layer.adapter_layer_names
-        if name in (adapters := getattr(layer, attribute))
-        for parameter in (
-            adapters[name].parameters()
-            if isinstance(adapters[name], torch.nn.Module)
-            else [adapters[name]]
-        )
-    ]
+def adapter_weights(model: Any, name: str) -> list[torch.Tensor]:
+    """An adapter's weights in all layers: PEFT keeps them under its name."""
+    return [p.detach() for path, p in model.named_parameters() if name in path.split(".")]
 
 
 class Merged:
@@ -56,7 +47,7 @@ class Merged:
         """
         if name not in self._copies:
             self._copies[name] = self._copied()
-        weights = _adapter_weights(self._layers, name)
+        weights = adapter_weights(self._base, name)
         previous = self._seen.get(name)
         if previous is None or not all(map(torch.equal, weights, previous)):
             self._merge(name)

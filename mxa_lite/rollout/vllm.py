@@ -20,6 +20,7 @@ from peft.utils.integrations import dequantize_module_weight
 from mxa_lite.errors import InputError
 from mxa_lite.policy import accelerator
 from mxa_lite.policy.generate import Engine
+from mxa_lite.policy.merged import adapter_weights
 from mxa_lite.policy.policy import Policy
 from mxa_lite.policy.request import Completion, Request, seed_of
 from mxa_lite.recipe.checks import GET_VLLM
@@ -151,8 +152,8 @@ class Vllm(Engine):
 
     def _adapter(self, role: str) -> LoRARequest:
         """Handed over when its weights have moved, by a new name: prompts are cached by it."""
-        name, model = self.policy.adapters[role], self.policy.model
-        weights = [p.detach() for n, p in model.named_parameters() if name in n.split(".")]
+        name = self.policy.adapters[role]
+        weights = adapter_weights(self.policy.model, name)
         old, seen = self._adapters.get(name, (None, []))
         if old and all(map(torch.equal, weights, seen)):
             return old

@@ -7,7 +7,7 @@ import resource
 import time
 from collections.abc import Sequence
 from itertools import zip_longest
-from textwrap import shorten
+from textwrap import indent, shorten
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from mxa_lite.credit.advantage import GroupStats
 from mxa_lite.credit.schedule import stage
 from mxa_lite.errors import RunError
-from mxa_lite.evidence.metrics import flat_numbers, sample_text, step_line
+from mxa_lite.evidence.metrics import flat_numbers, step_line
 from mxa_lite.evidence.warnings import warnings_of
 from mxa_lite.learn import distributed
 from mxa_lite.learn.numbers import merged
@@ -42,6 +42,8 @@ SCRIPT = 6  # lines of a script that `train.show_every` shows
 
 def sample(trees: Sequence[Tree]) -> list[str]:
     """The question whose designs differ most in reward, with its best and its worst design."""
+    if not trees:
+        return []
     by_reward = [sorted(tree.designs, key=lambda design: -design.reward) for tree in trees]
     places = range(len(trees))
     place = max(places, key=lambda i: by_reward[i][0].reward - by_reward[i][-1].reward)
@@ -88,7 +90,8 @@ class AfterStep(TrainerCallback):
             return
         line = self.write(self.run.step)
         if line is not None:
-            logs.update(flat_numbers(line), sample=sample_text(self.run.step.trees))
+            text = "\n".join(sample(self.run.step.trees))
+            logs.update(flat_numbers(line), sample=indent(text, "    "))  # as code, in Markdown
             self.show(line)
             self.warn()
             measured = self.measure(line["step"])
@@ -168,8 +171,8 @@ class AfterStep(TrainerCallback):
         run.say(f"{text}  {time_left}" if self.bar.disable else text)
         self.bar.set_postfix_str(time_left, refresh=False)
         self.bar.update(1)
-        every, trees = run.recipe.train.show_every, run.step.trees  # of this process
-        for text in sample(trees) if every and trees and line["step"] % every == 0 else ():
+        every = run.recipe.train.show_every
+        for text in sample(run.step.trees) if every and line["step"] % every == 0 else ():
             run.say(text)
 
     def warn(self) -> None:

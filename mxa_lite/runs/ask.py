@@ -13,11 +13,9 @@ from mxa_lite.evidence import report
 from mxa_lite.policy.request import Completion
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.rollout.canned import (
-    Executed,
     Graph,
     ShownCall,
     Ungraded,
-    execute,
     graph,
     shown_calls,
 )
@@ -160,14 +158,6 @@ def ask(
     (execution,) = alone.designs[0].executions
     watch(execution.calls[0])
     return Asked(tree, execution.answer, reason)
-
-
-def execute_with(
-    run: Path, source: str, question: str, kind: str, sets: tuple[str, ...] = ()
-) -> Executed:
-    """`execute` of any script, its calls answered by the executor of a run."""
-    with opened(run, sets) as sampler:
-        return execute(sampler, source, question, kind)
 
 
 def drawn(nodes: Sequence[NodeRecord]) -> list[str]:

@@ -25,7 +25,7 @@ import yaml
 from mxa_lite.errors import InputError, RunError
 from mxa_lite.evidence.predictions import flips, question_means, read_predictions
 from mxa_lite.evidence.report import dressed, environment, squeeze
-from mxa_lite.evidence.stats import two_level
+from mxa_lite.evidence.stats import shares, two_level
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe.keys import Recipe, diff, flat
 from mxa_lite.records import Flips, Results, Summary
@@ -238,15 +238,10 @@ def attribution(runs: Sequence[Member]) -> Flips:
     return flips(cold, final)
 
 
-def shares(runs: Sequence[Member], when: str) -> dict[str, float]:
+def patterns(runs: Sequence[Member], when: str) -> dict[str, float]:
     """Share of each pattern among the designs for the held-out questions."""
     tables = [read_predictions(run.predictions(when)) for run in runs]
-    counts = Counter(row["pattern"] for table in tables for rows in table.values() for row in rows)
-    return _shares(counts)
-
-
-def _shares(counts: Counter[str]) -> dict[str, float]:
-    return {name: counts[name] / counts.total() for name in sorted(counts)}
+    return shares(row["pattern"] for table in tables for rows in table.values() for row in rows)
 
 
 def curve(runs: Sequence[Member]) -> list[Point]:
@@ -254,7 +249,7 @@ def curve(runs: Sequence[Member]) -> list[Point]:
     points: list[Point] = []
     for lines in zip(*(RunFolder(run.path).read_metrics() for run in runs), strict=False):
         correct = [line["correct"] for line in lines]
-        patterns = sum((Counter(line["patterns"]) for line in lines), Counter[str]())
+        counts = sum((Counter(line["patterns"]) for line in lines), Counter[str]())
         valid = [line["valid_scripts"] for line in lines if line["valid_scripts"] is not None]
         points.append(
             {
@@ -262,7 +257,7 @@ def curve(runs: Sequence[Member]) -> list[Point]:
                 "correct": fmean(correct),
                 "least": min(correct),
                 "most": max(correct),
-                "patterns": _shares(patterns),
+                "patterns": shares(counts.elements()),
                 "valid_scripts": fmean(valid) if valid else None,
             }
         )
@@ -303,7 +298,7 @@ def row(runs: Sequence[Member], first: Sequence[Member], order: Sequence[str]) -
         "calls": mean(mode, "calls"),
         "tokens": mean(mode, "tokens"),
         "swap": {c: fmean(s[c]["accuracy"] for s in swaps) for c in cells} or None,
-        "patterns": {when: shares(runs, when) for when in ("cold", "final")},
+        "patterns": {when: patterns(runs, when) for when in ("cold", "final")},
         "attribution": attribution(runs),
         "curve": curve(runs),
     }
