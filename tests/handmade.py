@@ -10,7 +10,7 @@ from mxa_lite.credit.advantage import GroupStats, assign
 from mxa_lite.credit.schedule import learning_roles, stage
 from mxa_lite.evidence.attempts import save_transcripts
 from mxa_lite.evidence.metrics import step_line
-from mxa_lite.learn.numbers import unmeasured
+from mxa_lite.learn.numbers import counted
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.runs.serve import Server
@@ -85,7 +85,7 @@ def run_folder(
     recipe = recipe_file.load("arithmetic", ["schedule.period=2", f"train.steps={steps}", *sets])
     folder = RunFolder(path)
     folder.create(recipe_file.dump(recipe, {}))
-    numbers = unmeasured() | {"loss": 0.1, "grad_norm": 1.0, "lr": 1e-3}
+    numbers = counted() | {"loss": 0.1, "grad_norm": 1.0, "lr": 1e-3}
     numbers |= {"trained_tokens": 90, "padded_tokens": 100}
     numbers |= {"logp_gap": {"executor": (0.1, 10)}, "entropy": {"executor": (5.0, 10)}}
     for step in range(1, steps + 1):

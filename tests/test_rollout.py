@@ -11,7 +11,7 @@ from conftest import small
 
 from mxa_lite.credit.advantage import assign
 from mxa_lite.evidence.metrics import outcomes, step_line
-from mxa_lite.learn.numbers import unmeasured
+from mxa_lite.learn.numbers import counted
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
 from mxa_lite.policy.request import Completion, Request
@@ -182,7 +182,7 @@ def test_a_step_line_is_plain_json_without_nan(sampler: Sampler) -> None:
 
     trees = rolled(sampler, ASK + "answer(a(question))")
     groups = assign(trees[0], sampler.recipe.credit)
-    line = step_line(1, ("executor",), trees, groups, 1, unmeasured())
+    line = step_line(1, ("executor",), trees, groups, 1, counted())
     json.dumps(line, allow_nan=False)
     assert line["outcomes"]["ok"] == 1 and line["calls"] == 1
 

@@ -12,7 +12,7 @@ from typing import Any
 from mxa_lite.credit.reward import paid_correct
 from mxa_lite.evidence.stats import interval, shares
 from mxa_lite.records import KindNumbers, ModeNumbers, Prediction
-from mxa_lite.tree import Call, Tree
+from mxa_lite.tree import Call, Execution, Outcome, Tree
 
 IDS = ("prompt_ids", "completion_ids")  # of a call; a page and a transcript only count them
 TRANSCRIPTS = "transcripts.jsonl"
@@ -38,17 +38,17 @@ def attempts_of(trees: Sequence[Tree], answer_from: str) -> list[Attempt]:
         question = tree.question
         kind = str(question.meta.get("kind", ""))
         for design in tree.designs:
-            calls, pattern = [design.call], design.pattern
-            if not design.executions:
-                outcome = str(design.outcome)
-                attempts.append(Attempt(question.id, None, 0.0, calls, pattern, outcome, kind))
-            for e in design.executions:
-                correct, outcome = paid_correct(e, question.kind, answer_from), str(e.outcome)
-                attempts.append(
-                    Attempt(
-                        *(question.id, e.answer, correct, calls + e.calls, pattern, outcome, kind)
-                    )
+            for e in design.executions or [Execution(design.outcome or Outcome.REJECTED)]:
+                attempt = Attempt(
+                    question.id,
+                    e.answer,
+                    paid_correct(e, question.kind, answer_from),
+                    [design.call, *e.calls],
+                    design.pattern,
+                    str(e.outcome),
+                    kind,
                 )
+                attempts.append(attempt)
     return attempts
 
 

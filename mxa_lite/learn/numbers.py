@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from mxa_lite.records import Sums
 from mxa_lite.records import UpdateNumbers as UpdateNumbers  # for those who count
 
+if TYPE_CHECKING:  # torch is not needed to add up
+    from mxa_lite.learn.batching import MicroBatch
 
-def unmeasured() -> UpdateNumbers:
+
+def counted(batches: Sequence[MicroBatch] = (), trajectories: int = 0) -> UpdateNumbers:
+    """The numbers of an update before it is computed."""
     return {
-        "micro_batches": 0,
-        "trajectories": 0,
-        "trained_rows": 0,
-        "trained_tokens": 0,
-        "padded_tokens": 0,
+        "micro_batches": len(batches),
+        "trajectories": trajectories,
+        "trained_rows": sum(len(batch.calls) for batch in batches),
+        "trained_tokens": sum(batch.tokens for batch in batches),
+        "padded_tokens": sum(batch.padded for batch in batches),
         "out_of_memory": 0,
         "step_skipped": 0,
         "clipped": {},
@@ -28,7 +33,7 @@ def unmeasured() -> UpdateNumbers:
     }
 
 
-COUNTS = [key for key, value in unmeasured().items() if type(value) is int]
+COUNTS = [key for key, value in counted().items() if type(value) is int]
 MEANS = ("clipped", "logp_gap", "entropy")  # per token and role
 
 

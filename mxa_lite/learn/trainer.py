@@ -25,7 +25,8 @@ from mxa_lite.learn.batching import MicroBatch, Trajectory, levelled, micro_batc
 from mxa_lite.learn.checkpoints import Checkpoints
 from mxa_lite.learn.config import config
 from mxa_lite.learn.logprobs import pack_tokens_of, token_logps
-from mxa_lite.learn.numbers import UpdateNumbers, finite, summed_by_role, unmeasured
+from mxa_lite.learn.numbers import counted as counted
+from mxa_lite.learn.numbers import finite, summed_by_role
 from mxa_lite.learn.rates import with_warm_ups
 from mxa_lite.learn.scale import lower_first_scale, scale_numbers
 from mxa_lite.learn.step import Step
@@ -255,14 +256,3 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
     def create_scheduler(self, *arguments: Any, **named: Any) -> Any:
         """Transformers' course of the rates over the run, times each role's own warm-up."""
         return with_warm_ups(super().create_scheduler(*arguments, **named), self.recipe)
-
-
-def counted(batches: list[MicroBatch], trajectories: int) -> UpdateNumbers:
-    """The numbers of an update before it is computed."""
-    numbers = unmeasured()
-    numbers["trajectories"] = trajectories
-    numbers["micro_batches"] = len(batches)
-    numbers["trained_rows"] = sum(len(batch.calls) for batch in batches)
-    numbers["trained_tokens"] = sum(batch.tokens for batch in batches)
-    numbers["padded_tokens"] = sum(batch.padded for batch in batches)
-    return numbers

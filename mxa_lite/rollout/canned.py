@@ -13,7 +13,7 @@ from mxa_lite.policy.request import Completion, Request
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.rollout.chosen import sandbox_for
 from mxa_lite.rollout.sampler import Sampler
-from mxa_lite.tree import Call, NodeRecord, Question
+from mxa_lite.tree import Call, Execution, NodeRecord, Outcome, Question
 
 
 class ShownCall(TypedDict):
@@ -114,17 +114,17 @@ def execute(sampler: Sampler, source: str, question: str, kind: str) -> Executed
     if design.outcome is None:
         pair = Question("exec", question, "exec", kind), design
         sampler.run_scripts([pair], sampler.recipe.rollout.temperature)
-    run = design.executions[0] if design.executions else None
-    nodes = run.nodes if run else []
+    refused = Execution(design.outcome or Outcome.REJECTED, error=design.error)
+    run = design.executions[0] if design.executions else refused
     return {
-        "outcome": str(run.outcome if run else design.outcome),
-        "answer": run.answer if run else None,
-        "calls": shown_calls(run.calls if run else []),
-        "graph": graph(nodes),
-        "stdout": run.stdout if run else "",
-        "stderr": run.stderr if run else "",
-        "error": run.error if run else design.error,
-        "seconds": round(run.seconds, 4) if run else 0.0,
+        "outcome": str(run.outcome),
+        "answer": run.answer,
+        "calls": shown_calls(run.calls),
+        "graph": graph(run.nodes),
+        "stdout": run.stdout,
+        "stderr": run.stderr,
+        "error": run.error,
+        "seconds": round(run.seconds, 4),
     }
 
 
