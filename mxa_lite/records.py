@@ -141,7 +141,13 @@ class Difference(TypedDict):
 
 
 class Flips(TypedDict):
-    """What `predictions.flips` counts."""
+    """Attempts before and after training, and whether the design's pattern stayed.
+
+    kept: its share of all `pairs`, the base rate; newly_right_kept: its share of the pairs that
+    were wrong and are right. The paper reads these as the executor's gain and the others as the
+    designer's (appendix F), which says something only beside the base rate. right_where_kept,
+    right_where_changed: accuracy now of what was wrong. None where there is no such pair.
+    """
 
     pairs: int
     kept: float | None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mxa_lite.credit.advantage import mean
 from mxa_lite.credit.reward import paid_correct
 from mxa_lite.evidence.stats import interval, shares
 from mxa_lite.records import KindNumbers, ModeNumbers, Prediction
@@ -63,7 +64,7 @@ def summarize(attempts: Sequence[Attempt]) -> ModeNumbers:
         "accuracy": accuracy,
         "low": low,
         "high": high,
-        "pass_at_k": interval([float(max(t) >= 1) for t in by_question.values()])[0],
+        "pass_at_k": mean([float(max(t) >= 1) for t in by_question.values()]),
         "k": max((len(t) for t in by_question.values()), default=0),
         "calls": sum(len(a.calls) for a in attempts) / tries,
         "tokens": (prompt + completion) / tries,

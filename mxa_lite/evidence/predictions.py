@@ -33,13 +33,7 @@ def question_means(path: Path) -> dict[str, float]:
 
 
 def flips(cold: Rows, final: Rows) -> Flips:
-    """Attempts before and after training, by question and sample: did the design's pattern stay?
-
-    kept: its share of all `pairs`, the base rate; newly_right_kept: its share of the pairs that
-    were wrong and are right. The paper reads these as the executor's gain and the others as the
-    designer's (appendix F), which says something only beside the base rate. right_where_kept,
-    right_where_changed: accuracy now of what was wrong. None where there is no such pair.
-    """
+    """Attempts before and after training, by question and sample: did the design's pattern stay?"""
     pairs = [
         (before, after)
         for question, tries in final.items()

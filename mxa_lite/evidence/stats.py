@@ -14,12 +14,12 @@ RESAMPLES = 2000
 Interval = tuple[float, float, float]
 
 
-def interval(values_Q: Sequence[float], seed: int = 0) -> Interval:
+def interval(values_Q: Sequence[float]) -> Interval:
     """(mean, low, high): 95 % percentile bootstrap over questions; all 0 for no questions.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
     """
-    return two_level([values_Q], seed) if len(values_Q) else (0.0, 0.0, 0.0)
+    return two_level([values_Q]) if len(values_Q) else (0.0, 0.0, 0.0)
 
 
 def paired(a_Q: Sequence[float], b_Q: Sequence[float]) -> Interval:
@@ -38,7 +38,6 @@ def _draws(
 
 def two_level(
     values_SQ: Sequence[Sequence[float]],
-    seed: int = 0,
     minus_SQ: Sequence[Sequence[float]] | None = None,
     same_seeds: bool = False,
 ) -> Interval:
@@ -50,7 +49,7 @@ def two_level(
     Source: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.
     """
     values = np.asarray(values_SQ, dtype=float)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     questions = rng.integers(0, values.shape[1], (RESAMPLES, values.shape[1]))
     means, seeds = _draws(values, rng, questions, None)
     centre = values.mean()

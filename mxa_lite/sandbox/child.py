@@ -42,8 +42,7 @@ class Client:
     """The wire as `mas` sees it. Calls block; threads made by `spawn` are counted, others are
     watched. ValueError for what is longer than a line of the wire may be."""
 
-    def __init__(self, channel: int = CHANNEL) -> None:
-        self._channel = channel
+    def __init__(self) -> None:
         self._change = threading.Condition()
         self._unread = b""
         self._held: list[_Held] = []
@@ -183,7 +182,7 @@ class Client:
     def _read_line(self) -> Any:
         parts = [self._unread]
         while b"\n" not in parts[-1]:
-            chunk = os.read(self._channel, 1 << 16)
+            chunk = os.read(CHANNEL, 1 << 16)
             if not chunk:
                 os._exit(1)  # the parent is gone
             parts.append(chunk)
@@ -198,7 +197,7 @@ class Client:
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            view = view[os.write(self._channel, view) :]
+            view = view[os.write(CHANNEL, view) :]
 
 
 def _others_sleep() -> bool | None:
