@@ -6,8 +6,8 @@ import pytest
 
 from mxa_lite.errors import InputError
 from mxa_lite.machine.plan import GIB, SMALLER, estimate, plan, total
-from mxa_lite.machine.shapes import NF4_BYTES, SHAPES, Shape, shape_of
 from mxa_lite.recipe.file import SHIPPED, load
+from mxa_lite.recipe.shapes import NF4_BYTES, SHAPES, Shape, shape_of
 
 README = (Path(__file__).parent.parent / "recipes/docs/gpu.md").read_text(encoding="utf-8")
 FOR_A_GPU = ("gsm8k", "gsm8k-full", "paper-math", "paper-code", "paper-mixed")

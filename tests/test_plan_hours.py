@@ -10,9 +10,9 @@ import pytest
 from mxa_lite.cli import commands
 from mxa_lite.machine.hours import CARDS, GUESSES, VLLM, card_of, decode_step, work_of
 from mxa_lite.machine.plan import describe, plan
-from mxa_lite.machine.shapes import NF4_BYTES, Shape
 from mxa_lite.recipe.file import SHIPPED, load
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.recipe.shapes import NF4_BYTES, Shape
 
 PAGE_PATH = Path(__file__).parent.parent / "recipes/docs/gpu.md"
 PAGE = PAGE_PATH.read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from test_generate import asks
 from test_merged import moved
 
 from mxa_lite.errors import InputError
+from mxa_lite.machine import proofs, selftest
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
 from mxa_lite.policy.policy import ROLES, Policy
@@ -173,3 +175,9 @@ def test_two_steps_end_to_end(tmp_path: Path) -> None:
     for line in steps:
         assert line["grad_norm"] > 0
         assert all(gap < 1e-4 for gap in line["logp_gap"].values()) and line["logp_gap"]
+
+
+def test_the_selftest_holds_its_log_probs_against_an_update_s(tmp_path: Path) -> None:
+    started = partial(selftest.started, tmp_path, ("model.loader=plain",))
+    passed, text = proofs.check_vllm(proofs.Ground(small(), tmp_path, started))
+    assert passed and float(text.split()[2].rstrip(",")) < 1e-4, text

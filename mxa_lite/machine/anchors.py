@@ -24,11 +24,11 @@ from transformers import TrainerCallback
 from mxa_lite.learn.batching import MicroBatch, trajectories
 from mxa_lite.learn.step import Step
 from mxa_lite.learn.trainer import RoleTrainer, counted
-from mxa_lite.machine.shapes import Shape
 from mxa_lite.mas.patterns import SYSTEMS
 from mxa_lite.policy.generate import Engine, EngineStats
 from mxa_lite.policy.policy import Policy
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.recipe.shapes import Shape
 from mxa_lite.rollout import sampler as rollout
 from mxa_lite.tasks import load as tasks
 from mxa_lite.tree import Call, Design, Tree

@@ -11,9 +11,8 @@ decoding  completions * tokens / useful rows of a batch, times the seconds of a 
 prompts   2 operations for each parameter and prompt token, read again when rows have left
 updates   6 for each parameter and token of the trajectories: forward, again, and backward
 
-With `engine: vllm` decoding reads the dtype's weights, a row holds the tokens it has drawn and not
-their limit, prompts that begin alike are read once, and `engine` is added: to start it, and to
-have it sleep and wake around each update.
+With `engine: vllm` decoding reads the dtype's weights, rows hold what they have drawn and not their
+limit, and `engine` is added: to start it, and to have it sleep and wake around each update.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from typing import Any
 import yaml
 
 from mxa_lite.credit.schedule import learning_roles
-from mxa_lite.machine.shapes import NF4_BYTES, Shape
 from mxa_lite.mas.patterns import CALLS, within
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.recipe.shapes import NF4_BYTES, Shape
 
 BOTH = ("designer", "executor")
 ROUTED = 3.3  # calls of the hand-written router
@@ -109,12 +108,11 @@ def decode_step(
 ) -> dict[str, float]:
     """A decode step of so many rows: GB of weights that it reads, launches, milliseconds."""
     linear, b = shape.linear_parameters(), 2
-    kv = 2 * shape.layers * shape.kv_heads * shape.head_dim * b  # of a token
     whole = recipe.rollout.weights == "merged" or recipe.engine == "vllm"
     quantized = recipe.model.quantization == "4bit" and not whole
     weights = linear * (NF4_BYTES + 2 * b if quantized else b) + shape.vocab * shape.hidden * b
     context_tokens = guess["prompt"] + guess["tokens"] / 2
-    moved = weights + rows * (context_tokens * kv + shape.vocab * 4 * LOGIT_COPIES)
+    moved = weights + rows * (context_tokens * shape.kv_bytes(b) + shape.vocab * 4 * LOGIT_COPIES)
     reading = moved / (card.gb_per_s * 1e9 * guess["bandwidth"])
     launches = shape.layers * guess["launches"]
     launching = launches * guess["launch_us"] / 1e6 + guess["scheduling_ms"] / 1e3

@@ -32,9 +32,9 @@ from typing import Any
 
 from mxa_lite.errors import InputError
 from mxa_lite.machine.hours import card_of, estimate_hours
-from mxa_lite.machine.shapes import NF4_BYTES, SHAPES, Shape, shape_of
 from mxa_lite.recipe.file import override
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.recipe.shapes import NF4_BYTES, SHAPES, Shape, shape_of
 
 GIB = 2**30
 OVERHEAD = int(1.2 * GIB)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,19 +21,22 @@ from mxa_lite.learn.batching import Trajectory, trajectories
 from mxa_lite.learn.numbers import UpdateNumbers
 from mxa_lite.learn.step import Step
 from mxa_lite.learn.trainer import RoleTrainer
+from mxa_lite.machine import at_size
 from mxa_lite.machine.anchors import BOTH, FixedDesigns
 from mxa_lite.machine.doctor import device, xformers
-from mxa_lite.machine.plain_side import cold_start
+from mxa_lite.machine.plain_side import ADAPTERS, MERGED, cold_start, requests
+from mxa_lite.machine.plan import GIB, OVERHEAD, estimate, plan, total
+from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import choose_dtype
 from mxa_lite.policy.policy import Policy
-from mxa_lite.policy.request import Completion, Request
-from mxa_lite.recipe.file import override
+from mxa_lite.policy.request import Completion
+from mxa_lite.recipe.file import dump, override
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.recipe.shapes import shape_of
 from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.sandbox.box import Limits, Sandbox
 from mxa_lite.sandbox.confine import LEVELS
 from mxa_lite.stdio import stdout_for_json
-from mxa_lite.tasks import load as tasks
 from mxa_lite.tree import Tree
 
 Found = tuple[bool, str]  # whether it passed, a line about it
@@ -51,7 +57,7 @@ class Ground:
 
     recipe: Recipe
     folder: Path
-    plain_side: Callable[[Any], subprocess.Popen[str]]  # starts `plain_side.py`, with that stderr
+    other_side: Callable[..., subprocess.Popen[str]]  # starts `plain_side.py`: names, stderr
 
     @cached_property
     def policy(self) -> Policy:
@@ -68,18 +74,39 @@ class Ground:
     @cached_property
     def plain(self) -> dict[str, Any]:
         """What plain PEFT says about the trees' calls and the greedy completions."""
-        calls = [
-            {"role": t.role, "advantage": t.call.advantage, **_tokens(t.call)} for t in self.calls
-        ]
+        calls = [{"role": t.role, **vars(t.call)} for t in self.calls]
         pairs = zip(BOTH * 16, self.said(0.0), strict=True)
-        greedy = [{"role": role, **_tokens(completion)} for role, completion in pairs]
-        self.policy.save(self.folder)
+        greedy = [{"role": role, **vars(completion)} for role, completion in pairs]
         torch.save({"calls": calls, "greedy": greedy}, self.folder / "asked.pt")
-        with self.plain_side(subprocess.PIPE) as process:
+        self.policy.save(self.folder / ADAPTERS)
+        (self.folder / "recipe.yaml").write_text(dump(self.recipe), encoding="utf-8")
+        command = ["export", str(self.folder), "--merged", str(self.folder / MERGED)]
+        self.exported = subprocess.run(
+            [sys.executable, "-m", "mxa_lite", *command], capture_output=True, text=True
+        )
+        return self.answer("plain PEFT")
+
+    @cached_property
+    def sized(self) -> tuple[Recipe, Policy]:
+        """A recipe of a size worth a card, and a policy with random weights."""
+        if not torch.cuda.is_available():
+            raise Skip("no GPU here")
+        size, model = torch.cuda.get_device_properties(0).total_memory, self.recipe.model
+        at_size.write_model(shape_of(at_size.recipe().model.name), self.folder / "sized")
+        sets = [f"model.{key}={getattr(model, key)}" for key in ("loader", "dtype")]
+        recipe = at_size.recipe(size / GIB, *sets, f"model.name={self.folder / 'sized'}")
+        if (planned := total(estimate(shape_of(recipe.model.name), recipe))) > size:
+            raise Skip(f"{at_size.RECIPE} takes {planned / GIB:.1f} GB")
+        return recipe, load_policy(recipe)
+
+    def answer(self, name: str) -> dict[str, Any]:
+        """What the process without Unsloth answers; it has the policy's adapters."""
+        self.policy.save(self.folder / ADAPTERS)
+        with self.other_side([name], subprocess.PIPE) as process:
             _, errors = process.communicate()
         if process.returncode:
-            raise RuntimeError(f"plain PEFT: {errors.strip().splitlines()[-1]}")
-        return dict(torch.load(self.folder / "plain.pt"))
+            raise RuntimeError(f"{name}: {errors.strip().splitlines()[-1]}")
+        return dict(torch.load(self.folder / f"{name}.pt"))
 
     @property
     def calls(self) -> list[Trajectory]:
@@ -88,14 +115,8 @@ class Ground:
 
     def said(self, temperature: float) -> list[Completion]:
         """Completions of at most 64 tokens for 16 questions, the two roles in turn."""
-        texts = [q.text for q in tasks.load(self.recipe.task, 1).train[:16]]
-        requests = [
-            Request([{"role": "user", "content": text}], role, (text, role), temperature, 64)
-            for text in texts
-            for role in BOTH
-        ]
         self.trees  # noqa: B018 - makes the engine
-        return self.engine.generate(requests)
+        return self.engine.generate(requests(self.recipe, temperature))
 
     def train(
         self,
@@ -127,10 +148,6 @@ def drawn(policy: Policy, deviation: float) -> Policy:
             if "lora_B" in name:
                 parameter.copy_(torch.randn(parameter.shape) * deviation)
     return policy
-
-
-def _tokens(call: Any) -> dict[str, list[int]]:
-    return {"prompt_ids": call.prompt_ids, "completion_ids": call.completion_ids}
 
 
 def _weights(policy: Policy) -> Weights:
@@ -248,6 +265,48 @@ def check_float16(ground: Ground) -> Found:
     _, numbers = ground.train("float16", [BOTH] * 8, {"model.dtype": "float16"})
     skipped = sum(update["step_skipped"] for update in numbers)
     return skipped <= 3, f"{skipped} of 8 skipped, scale {numbers[-1]['scale']}"
+
+
+def check_export(ground: Ground) -> Found:
+    ties = ground.plain.get("merged")
+    if ties is None:
+        return False, f"it ended with: {ground.exported.stderr.strip()[-300:]}"
+    same = sum(tie <= 0 for tie in ties)
+    return max(ties) < 0.1, f"{same} of {len(ties)} rows equal, all tokens within {max(ties):.2g}"
+
+
+def check_vllm(ground: Ground) -> Found:
+    if find_spec("vllm") is None:
+        raise Skip("vLLM is not installed")
+    gaps = ground.answer("vLLM")["gaps"]
+    text = f"mean gap {float(gaps.mean()):.2g}, at most {float(gaps.max()):.2g}"
+    return float(gaps.mean()) < 0.05, f"{text}, of {len(gaps)} tokens"
+
+
+def check_memory(ground: Ground) -> Found:
+    recipe, policy = ground.sized
+    planned = total(estimate(shape_of(recipe.model.name), recipe)) - OVERHEAD
+    peak, counts = at_size.forced(at_size.Phases(recipe, policy), at_size.Memory())
+    times = ", ".join(f"{count} times in {phase}" for phase, count in counts.items())
+    text = f"{at_size.RECIPE} with gpu={recipe.gpu}: {peak / GIB:.2f} GB of {planned / GIB:.2f}"
+    good = 0.5 <= peak / planned <= 1.1 and all(counts.values())
+    return good, f"{text} planned; out of memory when forced {times}"
+
+
+def check_speed(ground: Ground) -> Found:
+    cuda = torch.cuda.is_available()
+    recipe, policy = ground.sized if cuda else (ground.recipe, ground.policy)
+    texts, best, graphs = list[str](), 0.0, cuda and policy.loader == "unsloth"
+    for mode, value in (("", "0"), (" with CUDA graphs", "1"))[: 1 + graphs]:
+        os.environ[at_size.GRAPHS] = value
+        speeds = at_size.rates(Engine(policy, recipe.model.max_length, recipe.generation_tokens))
+        texts.append(", ".join(f"{speed:.0f}" for speed in speeds) + mode)
+        best = max(best, *speeds)
+    if cuda:
+        steps = (end["row_steps"] for end in plan(at_size.recipe())["rests_on"].values())
+        hours = " to ".join(f"{count / best / 3600:.1f}" for count in steps)
+        texts.append(f"{hours} hours for all that `plan` guesses {at_size.RECIPE} to decode")
+    return best > 0, f"tokens a second at 8, 32, 64 rows: {'; '.join(texts)}"
 
 
 def run(ground: Ground, names: list[str]) -> None:

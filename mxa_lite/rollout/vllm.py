@@ -25,6 +25,7 @@ from mxa_lite.policy.policy import Policy
 from mxa_lite.policy.request import Completion, Request, seed_of
 from mxa_lite.recipe.checks import GET_VLLM
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.recipe.shapes import Shape
 
 os.environ |= {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # no process of its own, and the same order each time
@@ -70,6 +71,8 @@ class Vllm(Engine):
         # over, and switches `torch.set_num_threads` off.
         environment, set_threads = dict(os.environ), torch.set_num_threads
         try:
+            shape = Shape.of(base.config.get_text_config().to_dict())
+            cache = tokens * shape.kv_bytes(base.dtype.itemsize)
             self._llm = LLM(
                 model=str(folder / "base"),
                 skip_tokenizer_init=True,
@@ -77,7 +80,7 @@ class Vllm(Engine):
                 dtype=dtype,
                 seed=recipe.seed,
                 max_model_len=self.max_length,
-                kv_cache_memory_bytes=tokens * bytes_per_token(base),
+                kv_cache_memory_bytes=cache,
                 gpu_memory_utilization=0.95 * free / whole,  # it does not start with less free
                 enable_lora=True,
                 max_loras=len(policy.names),
@@ -89,7 +92,12 @@ class Vllm(Engine):
             )
             for role in policy.adapters:
                 self._adapter(role)
-        except (ValueError, RuntimeError, AssertionError) as error:  # whatever it finds wrong
+        except (
+            ValueError,
+            KeyError,
+            RuntimeError,
+            AssertionError,
+        ) as error:  # whatever it finds wrong
             reason = f"{recipe.model.name} so: {' '.join(str(error).split())[:300]}"
             raise InputError(f"engine: vllm does not take {reason}") from error
         finally:
@@ -97,7 +105,7 @@ class Vllm(Engine):
             os.environ.clear()
             os.environ |= environment
         policy.before_learning = self._sleep if gpu else policy.before_learning
-        needed = f"{(size + tokens * bytes_per_token(base)) / 2**30:.2f} GiB"
+        needed = f"{(size + cache) / 2**30:.2f} GiB"
         self.note = f"; engine vllm: {needed} for a copy of the base in {dtype} and its cache"
 
     def close(self) -> None:
@@ -188,11 +196,3 @@ def write_base(base: Any, folder: Path) -> int:
     copied.tie_weights()
     copied.save_pretrained(folder)
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-
-
-def bytes_per_token(base: Any) -> int:
-    """Of keys and values in all layers."""
-    config = base.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * size * base.dtype.itemsize)
