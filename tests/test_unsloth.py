@@ -52,7 +52,8 @@ def started(loader: str, trainer: str, dtype: str) -> Future[World]:
 def world(loader: str, trainer: str, dtype: str) -> World:
     for names in [*(("unsloth", *w) for w in WORLDS), *(("plain", *w) for w in PLAIN)]:
         started(*names)
-    interpreted()
+    for dtype in ("float16", "bfloat16"):
+        interpreted(dtype)
     return started(loader, trainer, dtype).result()
 
 
@@ -67,14 +68,14 @@ def made(loader: str, trainer: str, dtype: str) -> World:
 
 
 @cache
-def interpreted() -> Future[dict[str, Any]]:
-    return PROCESSES.submit(kernels)
+def interpreted(dtype: str) -> Future[dict[str, Any]]:
+    return PROCESSES.submit(kernels, dtype)
 
 
-def kernels() -> dict[str, Any]:
+def kernels(dtype: str) -> dict[str, Any]:
     """What unsloth_kernels.py finds."""
     folder = Path(mkdtemp(prefix="mxa-unsloth-"))
-    in_process(folder, "unsloth_kernels.py", "found.pt")
+    in_process(folder, "unsloth_kernels.py", "found.pt", dtype)
     return dict(torch.load(folder / "found.pt"))
 
 
@@ -216,7 +217,7 @@ def test_the_selftest_passes_under_unsloth(tmp_path: Path) -> None:
 def test_unsloth_s_kernels_give_the_plain_losses_and_gradients() -> None:
     """Both adapters in turn, one row padded left, none in the adapter that is not active. Seen: off
     by 0.1 and 0.7 %; rounding to float16 alone moves the plain gradients by 0.8 %."""
-    found, plain = interpreted().result(), measured(plain_policy())
+    found, plain = interpreted("float16").result(), measured(plain_policy("float16"))
     fused = {"_fg_kernel", "_DWf_DW_dfg_kernel", "_rope_embedding_QK"}
     assert set(found["kernels"]) == fused | {"_rms_layernorm_forward", "_rms_layernorm_backward"}
     assert found["losses"] == pytest.approx(plain["losses"], rel=0.01)
@@ -226,16 +227,28 @@ def test_unsloth_s_kernels_give_the_plain_losses_and_gradients() -> None:
         assert off(gradients, found["gradients"][role]) < 0.06
 
 
+def test_in_bfloat16_unsloth_s_kernels_are_as_near_to_float32_as_plain_peft() -> None:
+    """Of two roundings to bfloat16 neither is right: what float32 gives is. Plain gradients of a
+    matrix are up to 10.7 % off it."""
+    found = interpreted("bfloat16").result()
+    exact, plain = (measured(plain_policy(dtype)) for dtype in ("float32", "bfloat16"))
+    assert found["losses"] == pytest.approx(plain["losses"], rel=0.01)
+    for role, gradients in exact["gradients"].items():
+        assert found["gradients"][role].keys() == gradients.keys()
+        error = off(gradients, found["gradients"][role])
+        assert error < 1.2 * off(gradients, plain["gradients"][role])
+
+
 def test_unsloth_s_decoding_says_the_plain_tokens_or_parts_at_a_near_tie() -> None:
     """The prompt by the same kernels, then its own decoding over its own cache."""
-    found, policy = interpreted().result(), plain_policy()
+    found, policy = interpreted("float16").result(), plain_policy("float16")
     assert len(found["greedy"]) == 4
     for role, prompt, completion in found["greedy"]:
         assert len(completion) > 1
         assert ties(policy, role, prompt, completion) < 0.05
 
 
-def plain_policy() -> Policy:
+def plain_policy(dtype: str) -> Policy:
     """The policy of unsloth_kernels.py in plain PEFT."""
-    sets = ("model.loader=plain", "model.dtype=float16", "model.quantization=none")
+    sets = ("model.loader=plain", f"model.dtype={dtype}", "model.quantization=none")
     return drawn(load(small(*sets)), 0.02)

@@ -1,11 +1,12 @@
 """What tests/test_unsloth.py runs with Unsloth's code for a GPU, on a CPU: its Triton kernels are
 interpreted, and the questions it asks about a card are answered.
 
-    python unsloth_kernels.py FILE
+    python unsloth_kernels.py FILE DTYPE
 
-Writes to FILE what `measured` finds, greedy completions, and the kernels that ran. In float16: over
-float32 weights Unsloth leaves its adapter kernels out, and the interpreter computes with bfloat16
-as with integers. Without 4 bit, checkpointing and compiled code, which need a card.
+Writes to FILE what `measured` finds, in float16 greedy completions too, and the kernels that ran.
+Over float32 weights Unsloth leaves its adapter kernels out. With bfloat16 the interpreter computes
+as with integers, and it cuts off where a card rounds: both are mended here. Without 4 bit,
+checkpointing and compiled code, which need a card.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ os.environ |= {
     "HF_DEACTIVATE_ASYNC_LOAD": "1",  # the mode below sees one thread
 }
 
+import numpy as np
 import torch
+import triton.language as tl
 from conftest import small
 from torch.overrides import TorchFunctionMode
 from triton.runtime import interpreter
@@ -77,13 +80,55 @@ def launched(self: Any, *args: Any, **kwargs: Any) -> Any:
     return launch(self, *args, **kwargs)
 
 
+def rounded(data: Any) -> Any:
+    """Bits of bfloat16, the nearest to these numbers."""
+    numbers = torch.from_numpy(np.ascontiguousarray(data, np.float32))
+    return numbers.bfloat16().view(torch.uint16).numpy().reshape(np.shape(data))
+
+
+def widened(bits: Any) -> Any:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def converted(data: Any, source: Any, target: Any, mode: Any) -> Any:
+    if (source, target) == (tl.float32, tl.bfloat16):
+        return rounded(data)
+    return widened(data) if source == tl.bfloat16 else convert(data, source, target, mode)
+
+
+def in_float32(real: Any) -> Any:
+    """An operation that computes with bfloat16 in float32, and rounds once."""
+
+    def call(self: Any, *arguments: Any) -> Any:
+        halves = [getattr(getattr(a, "dtype", None), "scalar", None) for a in arguments]
+        if tl.bfloat16 not in halves:
+            return real(self, *arguments)
+        wide = [
+            interpreter.TensorHandle(widened(a.data), tl.float32) if half == tl.bfloat16 else a
+            for a, half in zip(arguments, halves, strict=True)
+        ]
+        result = real(self, *wide)
+        if result.data.dtype != np.float32:  # a comparison
+            return result
+        return interpreter.TensorHandle(rounded(result.data), tl.bfloat16)
+
+    return call
+
+
+convert, interpreter._convert_float = interpreter._convert_float, converted
+for operation in ("unary_op", "binary_op", "create_fma"):
+    builder = interpreter.InterpreterBuilder
+    setattr(builder, operation, in_float32(getattr(builder, operation)))
 for question, answer in CARD.items():
     setattr(torch.cuda, question, lambda *_, a=answer, **__: a)
 torch._C._cuda_getCurrentRawStream = lambda index: 0  # type: ignore[attr-defined]
 launch, interpreter.GridExecutor.__call__ = interpreter.GridExecutor.__call__, launched
 
-RECIPE = small("model.loader=unsloth", "model.dtype=float16", "model.quantization=none")
+RECIPE = small(f"model.dtype={sys.argv[2]}", "model.loader=unsloth", "model.quantization=none")
 unsloth_first(RECIPE.model)
+for module in [m for name, m in sys.modules.items() if name.startswith("unsloth")]:
+    if hasattr(module, "SUPPORTS_BFLOAT16"):
+        module.SUPPORTS_BFLOAT16 = True  # type: ignore[attr-defined]
 
 from scored import asked, measured  # noqa: E402
 
@@ -108,7 +153,8 @@ for function in ("from_pretrained", "get_peft_model"):
 with stdout_for_json(True), OnCpu():
     policy = drawn(load(RECIPE), 0.02)
     found = measured(policy)
-    calls = asked()
+    calls = asked() if sys.argv[2] == "float16" else []
     said = zip(calls, Engine(policy, 512, 65_536).generate(calls), strict=True)
     found["greedy"] = [(call.role, c.prompt_ids, c.completion_ids) for call, c in said]
+    assert policy.model.dtype == getattr(torch, sys.argv[2])
 torch.save(found | {"kernels": sorted(KERNELS)}, sys.argv[1])
