@@ -50,7 +50,8 @@ def test_the_limit_is_what_the_larger_of_arithmetic_and_memory_allows(
 ) -> None:
     (tree,) = sampler.some("c")
     policy, calls = sampler.engine.policy, [t.call for t in trajectories([tree], anchors.BOTH)]
-    stats = EngineStats(batches=[(8, 100), (24, 100)])  # 16 rows in the middle
+    stats = EngineStats(completion_tokens=40, row_steps=50)
+    stats.batches = [(8, 100), (24, 100)]  # 16 rows in the middle
 
     def limit(matrix: float, memory: float) -> dict[str, float]:
         monkeypatch.setattr(anchors, "machine_rates", lambda policy: (matrix, memory))
@@ -63,6 +64,7 @@ def test_the_limit_is_what_the_larger_of_arithmetic_and_memory_allows(
     assert limit(1e9, 1e30)["limit"] == pytest.approx(1e9 / (2 * weights + 4 * 4 * 192 * seen))
     assert limit(1e30, 1e9)["limit"] == pytest.approx(1e9 / bytes_read)
     assert limit(1e30, 1e9)["share"] == pytest.approx(500 * bytes_read / 1e9)
+    assert limit(1e30, 1e9)["row_steps"] == pytest.approx(50 / 40)
 
 
 def test_trl_s_own_update_has_as_many_rows_and_tokens_and_no_padding(
@@ -108,4 +110,4 @@ def test_bench_json_is_one_object_with_every_measurement() -> None:
     assert set(result["prefix_sharing"]) == set(anchors.BOTH)
     assert set(result["scaling"]) == {"2", "32", "128", "ratio"}  # of the small shape
     assert {"step", "update"} < set(result["busy"])
-    assert {"share", "tokens_per_second", "limit"} < set(result["decode_limit"])
+    assert {"share", "tokens_per_second", "limit", "row_steps"} < set(result["decode_limit"])

@@ -121,6 +121,7 @@ def decode_limit(
     policy: Policy, trees: list[Tree], stats: EngineStats, reached: float
 ) -> dict[str, float]:
     """Tokens a second that were reached, those the machine could do, their ratio, and its rates.
+    row_steps: tokens computed in batches for each that is kept; ended and spare rows add to it.
 
     A token takes 2 operations a weight, and 4 a number of the keys that it attends to; a step reads
     all weights and each row's keys and values. Reading the prompts counts against the kit.
@@ -136,6 +137,7 @@ def decode_limit(
     matrix, memory = machine_rates(policy)
     limit = 1 / max(operations / matrix, read / memory)
     rates = {"matrix_gflops": matrix / 1e9, "memory_gb": memory / 1e9}
+    rates["row_steps"] = stats.row_steps / stats.completion_tokens
     return {"share": reached / limit, "tokens_per_second": reached, "limit": limit} | rates
 
 

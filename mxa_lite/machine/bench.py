@@ -49,7 +49,8 @@ def bench(sets: tuple[str, ...], say: Quiet = lambda text: None) -> dict[str, An
 
 MEANING = {
     "sandbox_ms": "ms from start to end of a script of one call; vs_python: / `python -c pass`",
-    "decode_limit": "completion tokens/s, prompts read within / what matrix and memory rate allow",
+    "decode_limit": "completion tokens/s, prompts read within / what matrix and memory rate allow;"
+    " row_steps: tokens computed / tokens kept",
     "step_vs_trl": "stock generate, lengths known, + TRL's update without padding / our step",
     "update_efficiency": "real tokens/s of an update on whole rows / TRL's without padding",
     "prefix_sharing": "an update on whole rows / with each shared prompt computed once",
