@@ -120,8 +120,7 @@ def rollouts(sampler: FixedDesigns) -> tuple[list[Tree], dict[str, float], dict[
 def decode_limit(
     policy: Policy, trees: list[Tree], stats: EngineStats, reached: float
 ) -> dict[str, float]:
-    """Tokens a second that were reached, those the machine could do, their ratio, and its rates.
-    row_steps: tokens computed in batches for each that is kept; ended and spare rows add to it.
+    """Tokens/s reached and possible, their ratio, the machine's rates, tokens computed for one kept.
 
     A token takes 2 operations a weight, and 4 a number of the keys that it attends to; a step reads
     all weights and each row's keys and values. Reading the prompts counts against the kit.

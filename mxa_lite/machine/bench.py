@@ -1,7 +1,6 @@
 """`mxa-lite bench`: where a step's time goes on this machine, as ratios that machines share.
 
-What is compared runs in turn, A B A B, in one process, and medians are taken unless it says
-otherwise.
+What is compared runs in turn, A B A B, in one process; medians, unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -49,8 +48,7 @@ def bench(sets: tuple[str, ...], say: Quiet = lambda text: None) -> dict[str, An
 
 MEANING = {
     "sandbox_ms": "ms from start to end of a script of one call; vs_python: / `python -c pass`",
-    "decode_limit": "completion tokens/s, prompts read within / what matrix and memory rate allow;"
-    " row_steps: tokens computed / tokens kept",
+    "decode_limit": "tokens/s / what matrix and memory rate allow; row_steps: computed / kept",
     "step_vs_trl": "stock generate, lengths known, + TRL's update without padding / our step",
     "update_efficiency": "real tokens/s of an update on whole rows / TRL's without padding",
     "prefix_sharing": "an update on whole rows / with each shared prompt computed once",
