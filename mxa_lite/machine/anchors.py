@@ -120,7 +120,7 @@ def rollouts(sampler: FixedDesigns) -> tuple[list[Tree], dict[str, float], dict[
 def decode_limit(
     policy: Policy, trees: list[Tree], stats: EngineStats, reached: float
 ) -> dict[str, float]:
-    """Tokens/s reached and possible, their ratio, the machine's rates, tokens computed for one kept.
+    """Tokens/s reached and possible, their ratio, the machine's rates, tokens a token kept.
 
     A token takes 2 operations a weight, and 4 a number of the keys that it attends to; a step reads
     all weights and each row's keys and values. Reading the prompts counts against the kit.

@@ -50,4 +50,6 @@ def unsloth_first(model: Model) -> None:
     if model.loader == "plain" or (model.loader == "auto" and not unsloth_installed()):
         return  # known without torch
     if choose_loader(model)[0] == "unsloth":
+        if accelerator():  # else it decodes by CUDA graphs for its own trainer's completions only
+            os.environ.setdefault("UNSLOTH_DECODE_CUDA_GRAPHS", "1")
         from mxa_lite.policy import unsloth  # noqa: F401 - for its import of unsloth
