@@ -22,6 +22,7 @@ NAMED_AFTER = {
     "executor-group": {"credit.executor_group"},
     "executor-unit": {"credit.executor_unit"},
     "format": {"credit.format_weight"},
+    "wrong-form": {"credit.format_when"},
     "method": {"method"},
     "schedule": {"schedule.mode"},
     "shape": {"rollout.designs", "rollout.executions"},
