@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, is_dataclass
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
+
+Role = Literal["designer", "executor"]
+ROLES: tuple[Role, ...] = ("designer", "executor")
 
 
 class Outcome(StrEnum):

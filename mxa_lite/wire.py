@@ -7,7 +7,7 @@ trainer and a script's process lines of at most MAX_LINE bytes.
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from mxa_lite.tree import NodeRecord
 
@@ -120,7 +120,7 @@ class End(NamedTuple):
 
 FromScript = Call | Tool | Wait | Node | Answer | End
 Message = Start | Kill | Ready | Started | Dead | Gone | Script | Program | Reply | FromScript
-_KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in Message.__args__}
+_KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:

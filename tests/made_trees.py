@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 
 from mxa_lite.learn.batching import trajectories
-from mxa_lite.learn.numbers import UpdateNumbers
 from mxa_lite.learn.step import Step
 from mxa_lite.policy.policy import Policy
+from mxa_lite.records import UpdateNumbers
 from mxa_lite.tree import Call, Design, Execution, Outcome, Question, Tree
 
 

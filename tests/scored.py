@@ -8,8 +8,9 @@ import torch
 
 from mxa_lite import embedded
 from mxa_lite.learn.warmstart import read_chats
-from mxa_lite.policy.policy import ROLES, Policy
+from mxa_lite.policy.policy import Policy
 from mxa_lite.policy.request import Request
+from mxa_lite.tree import ROLES
 
 KEPT = 12  # tokens of a row that carry loss
 

@@ -18,6 +18,7 @@ from mxa_lite.policy.generate import EngineStats
 from mxa_lite.recipe import file as recipe_file
 from mxa_lite.recipe.file import override
 from mxa_lite.rollout.opened import load_policy, sampler_for
+from mxa_lite.tree import ROLES
 
 SMALL = ("train.questions=1", "rollout.executions=2", "rollout.max_completion_tokens=12")
 
@@ -49,7 +50,7 @@ def test_the_limit_is_what_the_larger_of_arithmetic_and_memory_allows(
     sampler: anchors.FixedDesigns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tree,) = sampler.some("c")
-    policy, calls = sampler.engine.policy, [t.call for t in trajectories([tree], anchors.BOTH)]
+    policy, calls = sampler.engine.policy, [t.call for t in trajectories([tree], ROLES)]
     stats = EngineStats(completion_tokens=40, row_steps=50)
     stats.batches = [(8, 100), (24, 100)]  # 16 rows in the middle
 
@@ -107,7 +108,7 @@ def test_bench_json_is_one_object_with_every_measurement() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout)
     assert set(result) == {"machine", *bench.MEANING}
-    assert set(result["prefix_sharing"]) == set(anchors.BOTH)
+    assert set(result["prefix_sharing"]) == set(ROLES)
     assert set(result["scaling"]) == {"2", "32", "128", "ratio"}  # of the small shape
     assert {"step", "update"} < set(result["busy"])
     assert {"share", "tokens_per_second", "limit", "row_steps"} < set(result["decode_limit"])

@@ -26,10 +26,10 @@ from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.machine.proofs import drawn
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
-from mxa_lite.policy.policy import ROLES
 from mxa_lite.policy.request import Request
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.runs.train import run
+from mxa_lite.tree import ROLES
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a real card is here")
 

@@ -14,8 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from mxa_lite.policy.decode import Decoder, in_place
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
-from mxa_lite.policy.policy import ROLES, Policy
+from mxa_lite.policy.policy import Policy
 from mxa_lite.policy.request import Completion, Request
+from mxa_lite.tree import ROLES
 
 TINY = {
     "vocab_size": 97,

@@ -25,12 +25,12 @@ from transformers import (
 
 from mxa_lite.learn import logprobs
 from mxa_lite.learn.batching import trajectories
-from mxa_lite.learn.numbers import UpdateNumbers
 from mxa_lite.learn.prefixes import forest, packed
 from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.policy.load import load
 from mxa_lite.policy.policy import Policy
 from mxa_lite.recipe.keys import LossType
+from mxa_lite.records import UpdateNumbers
 from mxa_lite.tree import Tree
 
 ABCD = [[1, 2, 3, 9], [1, 2, 4, 9], [1, 5, 9]]  # the last tokens predict nothing

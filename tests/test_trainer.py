@@ -18,7 +18,7 @@ from made_trees import Seen, call, on_policy, trees
 
 from mxa_lite.errors import RunError
 from mxa_lite.learn.batching import trajectories
-from mxa_lite.learn.numbers import UpdateNumbers, merged
+from mxa_lite.learn.numbers import merged
 from mxa_lite.learn.scale import lower_first_scale
 from mxa_lite.learn.step import Step, mini_batches
 from mxa_lite.learn.trainer import RoleTrainer
@@ -27,6 +27,7 @@ from mxa_lite.policy.load import load
 from mxa_lite.policy.policy import Policy
 from mxa_lite.policy.request import Request
 from mxa_lite.recipe.keys import Rates, Recipe
+from mxa_lite.records import UpdateNumbers
 from mxa_lite.tree import Execution, Outcome, Tree
 
 Weights = dict[str, torch.Tensor]

@@ -22,9 +22,10 @@ from mxa_lite.errors import InputError
 from mxa_lite.machine import proofs, selftest
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
-from mxa_lite.policy.policy import ROLES, Policy
+from mxa_lite.policy.policy import Policy
 from mxa_lite.policy.request import Completion, Request
 from mxa_lite.rollout.opened import engine_for
+from mxa_lite.tree import ROLES
 
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("vLLM is not installed", allow_module_level=True)

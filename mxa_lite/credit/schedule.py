@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from mxa_lite.recipe import own
 
 if TYPE_CHECKING:  # pydantic stays out of the pure part
-    from mxa_lite.recipe.keys import Role, Schedule
-    from mxa_lite.tree import Question
+    from mxa_lite.recipe.keys import Schedule
+    from mxa_lite.tree import Question, Role
 
 
 def role(t: int, period: int, first: Role = "executor") -> Role:

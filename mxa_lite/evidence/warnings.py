@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from mxa_lite.records import StepLine
+from mxa_lite.tree import ROLES
 
-ROLES = ("designer", "executor")
 STEPS = 3  # in a row that make a state, not chance
 WINDOW = 10  # steps over which a trend is read: the later half against the earlier
 MOVE = 0.05  # of a mean in 0..1 over half a window; less is noise

@@ -18,13 +18,12 @@ from mxa_lite.credit.reward import paid_correct
 from mxa_lite.errors import RunError
 from mxa_lite.learn import warmstart
 from mxa_lite.learn.warmstart import Chat
-from mxa_lite.policy.policy import ROLES
 from mxa_lite.policy.request import Request
 from mxa_lite.rollout.sampler import Sampler, Shape
 from mxa_lite.runfolder import RunFolder
 from mxa_lite.sandbox.box import CallRequest
 from mxa_lite.texts import answers, prompts
-from mxa_lite.tree import Call, Design, Outcome, Question
+from mxa_lite.tree import ROLES, Call, Design, Outcome, Question
 
 TEMPERATURE = 0.7  # of samples to learn from; the share of valid scripts is taken at training's own
 PROBES = 16  # questions on which the shares of a round are measured

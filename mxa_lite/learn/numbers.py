@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from mxa_lite.records import Sums
-from mxa_lite.records import UpdateNumbers as UpdateNumbers  # for those who count
+from mxa_lite.records import Sums, UpdateNumbers
 
 if TYPE_CHECKING:  # torch is not needed to add up
     from mxa_lite.learn.batching import MicroBatch

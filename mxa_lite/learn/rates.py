@@ -12,8 +12,8 @@ from itertools import accumulate
 from torch.optim.lr_scheduler import LambdaLR
 
 from mxa_lite.credit.schedule import learning_roles
-from mxa_lite.policy.policy import ROLES
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.tree import ROLES
 
 Factor = Callable[[int], float]  # of an update, which counts from 0
 

@@ -15,8 +15,8 @@ from mxa_lite.credit.advantage import GroupStats, assign
 from mxa_lite.credit.schedule import learning_roles, questions_for
 from mxa_lite.learn import distributed
 from mxa_lite.learn.batching import Trajectory, trajectories
-from mxa_lite.learn.numbers import UpdateNumbers
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.records import UpdateNumbers
 from mxa_lite.rollout.sampler import Sampler, Shape
 from mxa_lite.rollout.single import single_trees
 from mxa_lite.tasks.load import TaskSet

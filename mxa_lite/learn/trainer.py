@@ -25,8 +25,7 @@ from mxa_lite.learn.batching import MicroBatch, Trajectory, levelled, micro_batc
 from mxa_lite.learn.checkpoints import Checkpoints
 from mxa_lite.learn.config import config
 from mxa_lite.learn.logprobs import pack_tokens_of, token_logps
-from mxa_lite.learn.numbers import counted as counted
-from mxa_lite.learn.numbers import finite, summed_by_role
+from mxa_lite.learn.numbers import counted, finite, summed_by_role
 from mxa_lite.learn.rates import with_warm_ups
 from mxa_lite.learn.scale import lower_first_scale, scale_numbers
 from mxa_lite.learn.step import Step

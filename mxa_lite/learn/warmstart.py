@@ -22,8 +22,9 @@ from mxa_lite.errors import InputError, RunError, read_text
 from mxa_lite.learn.scale import lower_first_scale
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import autocast
-from mxa_lite.policy.policy import ROLES, Policy, exact_adapters, out_of_memory
+from mxa_lite.policy.policy import Policy, exact_adapters, out_of_memory
 from mxa_lite.recipe.keys import Recipe
+from mxa_lite.tree import ROLES
 
 Chat = list[dict[str, str]]
 PASSES = 20  # over the same chats, at most: a handful of them must not be learned by heart

@@ -22,8 +22,9 @@ import torch
 from transformers import TrainerCallback
 
 from mxa_lite.learn.batching import MicroBatch, trajectories
+from mxa_lite.learn.numbers import counted
 from mxa_lite.learn.step import Step
-from mxa_lite.learn.trainer import RoleTrainer, counted
+from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.mas.patterns import SYSTEMS
 from mxa_lite.policy.generate import Engine, EngineStats
 from mxa_lite.policy.policy import Policy
@@ -31,11 +32,10 @@ from mxa_lite.recipe.keys import Recipe
 from mxa_lite.recipe.shapes import Shape
 from mxa_lite.rollout import sampler as rollout
 from mxa_lite.tasks import load as tasks
-from mxa_lite.tree import Call, Design, Tree
+from mxa_lite.tree import ROLES, Call, Design, Tree
 
 TURNS = 3
 PATTERNS = ("single", "vote", "reflect", "debate")  # a vote has three members
-BOTH = ("designer", "executor")
 
 
 class FixedDesigns(rollout.Sampler):
@@ -48,7 +48,7 @@ class FixedDesigns(rollout.Sampler):
         self._patterns = cycle(PATTERNS)
         shape = rollout.Shape(designs or recipe.rollout.designs, recipe.rollout.executions)
         trees = self.rollout(questions, shape, tag)
-        for number, trajectory in enumerate(trajectories(trees, BOTH)):
+        for number, trajectory in enumerate(trajectories(trees, ROLES)):
             trajectory.call.advantage = 1.0 if number % 2 else -1.0
         return trees
 
@@ -126,7 +126,7 @@ def decode_limit(
     all weights and each row's keys and values. Reading the prompts counts against the kit.
     """
     shape = Shape.of(policy.model.config.get_text_config().to_dict())
-    calls = [t.call for t in trajectories(trees, BOTH)]
+    calls = [t.call for t in trajectories(trees, ROLES)]
     context = fmean(len(c.prompt_ids) + len(c.completion_ids) / 2 for c in calls)
     rows = fmean(rows for rows, _ in stats.batches)
     weights = shape.linear_parameters() + shape.vocab * shape.hidden
@@ -163,7 +163,7 @@ def generate_seconds(engine: Engine, trees: list[Tree], rows: int) -> float:
     policy = engine.policy
     policy.generating()
     seconds: list[float] = []
-    for role in BOTH:
+    for role in ROLES:
         policy.activate(role)
         calls = [t.call for t in trajectories(trees, [role])]
         calls.sort(key=lambda c: (len(c.completion_ids), len(c.prompt_ids)))
@@ -227,7 +227,7 @@ def updates(
     train = recipe.train.model_copy(update={"prefix_sharing": False})
     whole_rows = recipe.model_copy(update={"train": train})
     seconds: dict[str, tuple[float, ...]] = {}  # role -> shared, whole rows, TRL
-    for role in BOTH:
+    for role in ROLES:
         turns = [
             (
                 update(RoleTrainer, recipe, policy, trees, role),
@@ -267,7 +267,7 @@ def busy(recipe: Recipe, sampler: FixedDesigns) -> dict[str, float]:
         with a_spinning_process() if turn % 2 else nullcontext():
             with timed(steps[name]):
                 trees = sampler.some("busy")
-            seconds = update(RoleTrainer, recipe, sampler.engine.policy, trees, *BOTH)
+            seconds = update(RoleTrainer, recipe, sampler.engine.policy, trees, *ROLES)
         learning[name].append(seconds)
         steps[name][-1] += seconds
     middle = {name: (median(steps[name]), median(learning[name])) for name in steps}

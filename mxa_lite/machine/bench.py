@@ -23,10 +23,9 @@ from mxa_lite.sandbox.box import Ended, Job, Limits, Sandbox
 
 SHAPE = ("train.questions=4", "rollout.designs=4", "rollout.executions=4")  # B, M, N
 ONE_CALL = 'answer(Agent("a", "b")(question))'
-Quiet = Callable[[str], None]
 
 
-def bench(sets: tuple[str, ...], say: Quiet = lambda text: None) -> dict[str, Any]:
+def bench(sets: tuple[str, ...], say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """The measurements of `mxa-lite bench`; `sets` change the recipe (a model, a budget)."""
     recipe = recipe_file.load("arithmetic", (*SHAPE, *sets))
     policy = load_policy(recipe)

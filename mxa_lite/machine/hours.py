@@ -27,8 +27,8 @@ from mxa_lite.credit.schedule import learning_roles
 from mxa_lite.mas.patterns import CALLS, within
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.recipe.shapes import NF4_BYTES, Shape
+from mxa_lite.tree import ROLES
 
-BOTH = ("designer", "executor")
 ROUTED = 3.3  # calls of the hand-written router
 LOGIT_COPIES = 7  # fp32, read or written at a step
 TFLOPS_PER_GB = 0.07  # of an unknown card: as of the slowest in the table
@@ -77,7 +77,7 @@ def work_of(recipe: Recipe, calls: float, signal: float) -> dict[str, tuple[floa
     executed = designs * rollout.executions * calls
     learned = 0.0
     for number in range(1, train.steps + 1):
-        roles: tuple[str, ...] = BOTH[1 - agents :]  # a user's own function may let both learn
+        roles: tuple[str, ...] = ROLES[1 - agents :]  # a user's own function may let both learn
         if agents and isinstance(recipe.schedule.mode, str):
             roles = learning_roles(recipe.schedule, number)
         learned += designs * ("designer" in roles) + executed * ("executor" in roles)

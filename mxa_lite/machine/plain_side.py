@@ -15,12 +15,12 @@ from transformers import AutoModelForCausalLM
 from mxa_lite import embedded
 from mxa_lite.learn.warmstart import read_chats, warm_start
 from mxa_lite.policy.generate import Engine
-from mxa_lite.policy.policy import ROLES
 from mxa_lite.policy.request import Request
 from mxa_lite.recipe.file import override
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.rollout.opened import engine_for, load_policy
 from mxa_lite.tasks import load as tasks
+from mxa_lite.tree import ROLES
 
 ADAPTERS, MERGED = "checkpoints/step-00000", "merged"  # in the folder, as in that of a run
 COLD = {"method": "data", "steps": 10, "batch_size": 4, "learning_rate": 1e-3}

@@ -35,6 +35,7 @@ from mxa_lite.machine.hours import card_of, estimate_hours
 from mxa_lite.recipe.file import override
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.recipe.shapes import NF4_BYTES, SHAPES, Shape, shape_of
+from mxa_lite.tree import ROLES
 
 GIB = 2**30
 OVERHEAD = int(1.2 * GIB)
@@ -115,7 +116,7 @@ def _steps(recipe: Recipe) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
     """One step down: of each batch, or else of the lengths, which changes what is learned."""
     halves = {key: attrgetter(key)(recipe) // 2 for key in BATCHES}
     half = recipe.model.max_length // 2
-    roles = [f"rollout.max_completion_tokens.{role}" for role in ("designer", "executor")]
+    roles = [f"rollout.max_completion_tokens.{role}" for role in ROLES]
     caps = dict.fromkeys(BATCHES, half) | dict.fromkeys(roles, half // 2)
     over = {key: cap for key, cap in caps.items() if attrgetter(key)(recipe) > cap}
     return (  # no batch is smaller than its longest row

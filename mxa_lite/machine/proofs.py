@@ -18,11 +18,10 @@ from typing import Any
 import torch
 
 from mxa_lite.learn.batching import Trajectory, trajectories
-from mxa_lite.learn.numbers import UpdateNumbers
 from mxa_lite.learn.step import Step
 from mxa_lite.learn.trainer import RoleTrainer
 from mxa_lite.machine import at_size
-from mxa_lite.machine.anchors import BOTH, FixedDesigns
+from mxa_lite.machine.anchors import FixedDesigns
 from mxa_lite.machine.doctor import device, xformers
 from mxa_lite.machine.plain_side import ADAPTERS, MERGED, cold_start, requests
 from mxa_lite.machine.plan import GIB, OVERHEAD, estimate, plan, total
@@ -33,11 +32,12 @@ from mxa_lite.policy.request import Completion
 from mxa_lite.recipe.file import dump, override
 from mxa_lite.recipe.keys import Recipe
 from mxa_lite.recipe.shapes import shape_of
+from mxa_lite.records import UpdateNumbers
 from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.sandbox.box import Limits, Sandbox
 from mxa_lite.sandbox.confine import LEVELS
 from mxa_lite.stdio import stdout_for_json
-from mxa_lite.tree import Tree
+from mxa_lite.tree import ROLES, Tree
 
 Found = tuple[bool, str]  # whether it passed, a line about it
 Weights = dict[str, torch.Tensor]
@@ -75,7 +75,7 @@ class Ground:
     def plain(self) -> dict[str, Any]:
         """What plain PEFT says about the trees' calls and the greedy completions."""
         calls = [{"role": t.role, **vars(t.call)} for t in self.calls]
-        pairs = zip(BOTH * 16, self.said(0.0), strict=True)
+        pairs = zip(ROLES * 16, self.said(0.0), strict=True)
         greedy = [{"role": role, **vars(completion)} for role, completion in pairs]
         torch.save({"calls": calls, "greedy": greedy}, self.folder / "asked.pt")
         self.policy.save(self.folder / ADAPTERS)
@@ -111,7 +111,7 @@ class Ground:
     @property
     def calls(self) -> list[Trajectory]:
         """Trajectories of the trees, the designer's first."""
-        return [t for role in BOTH for t in trajectories(self.trees, (role,))]
+        return [t for role in ROLES for t in trajectories(self.trees, (role,))]
 
     def said(self, temperature: float) -> list[Completion]:
         """Completions of at most 64 tokens for 16 questions, the two roles in turn."""
@@ -216,7 +216,7 @@ def check_greedy(ground: Ground) -> Found:
 
 def check_gradients(ground: Ground) -> Found:
     expected = ground.plain["gradients"]
-    (before, after), _ = ground.train("gradients", [BOTH], SGD)
+    (before, after), _ = ground.train("gradients", [ROLES], SGD)
     off = max(
         float((before[name] - after[name] - gradient).norm() / gradient.norm())
         for name, gradient in expected.items()
@@ -232,9 +232,9 @@ def check_repeats(ground: Ground) -> Found:
 
 
 def check_steps(ground: Ground) -> Found:
-    weights, numbers = ground.train("steps", [BOTH, BOTH, ("executor",), ("executor",)], {})
+    weights, numbers = ground.train("steps", [ROLES, ROLES, ("executor",), ("executor",)], {})
     norms = [update["grad_norm"] for update in numbers]
-    moves = [[_moved(a, b, role) for role in BOTH] for a, b in pairwise(weights)]
+    moves = [[_moved(a, b, role) for role in ROLES] for a, b in pairwise(weights)]
     text = "gradient norms " + ", ".join("none" if n is None else f"{n:.3g}" for n in norms)
     good = all(norms) and moves == [[True, True]] * 2 + [[False, True]] * 2
     return good, f"{text}; moved (designer, executor): {moves}"
@@ -244,9 +244,9 @@ def check_resume(ground: Ground) -> Found:
     off, cuda = {}, torch.cuda.is_available()
     for optim in ("adamw_torch", "paged_adamw_8bit")[: 1 + cuda]:
         sets = {"train.save_every": 2, "train.optim": optim}
-        (start, *_, unbroken), _ = ground.train(f"whole {optim}", [BOTH] * 4, sets)
+        (start, *_, unbroken), _ = ground.train(f"whole {optim}", [ROLES] * 4, sets)
         middle = ground.folder / f"whole {optim}" / "step-00002"
-        (*_, resumed), _ = ground.train(f"rest {optim}", [BOTH] * 4, sets, middle)
+        (*_, resumed), _ = ground.train(f"rest {optim}", [ROLES] * 4, sets, middle)
         moved = sum(float((unbroken[n] - start[n]).norm()) for n in unbroken)
         off[optim] = sum(float((unbroken[n] - resumed[n]).norm()) for n in unbroken) / moved
     text = ", ".join(f"{optim}: {value:.2g} of the movement off" for optim, value in off.items())
@@ -262,7 +262,7 @@ def check_cold_start(ground: Ground) -> Found:
 def check_float16(ground: Ground) -> Found:
     if not torch.cuda.is_available():
         raise Skip("no GPU here, and the scaler needs one")
-    _, numbers = ground.train("float16", [BOTH] * 8, {"model.dtype": "float16"})
+    _, numbers = ground.train("float16", [ROLES] * 8, {"model.dtype": "float16"})
     skipped = sum(update["step_skipped"] for update in numbers)
     return skipped <= 3, f"{skipped} of 8 skipped, scale {numbers[-1]['scale']}"
 

@@ -24,9 +24,10 @@ from mxa_lite import embedded
 from mxa_lite.errors import InputError
 from mxa_lite.policy import accelerator, choose_loader
 from mxa_lite.policy.merged import Merged
-from mxa_lite.policy.policy import ROLES, Policy
+from mxa_lite.policy.policy import Policy
 from mxa_lite.policy.template import Template, probe
 from mxa_lite.recipe.keys import Lora, Model, Recipe
+from mxa_lite.tree import ROLES
 
 DAMAGED = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, UnpicklingError)
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")

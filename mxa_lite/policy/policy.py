@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft.utils import load_peft_weights, set_peft_model_state_dict
@@ -16,11 +16,6 @@ from mxa_lite.errors import InputError
 from mxa_lite.policy.decode import Decoder
 from mxa_lite.policy.merged import Merged
 from mxa_lite.policy.template import Template
-
-if TYPE_CHECKING:
-    from mxa_lite.recipe.keys import Role
-
-ROLES: tuple[Role, ...] = ("designer", "executor")
 
 
 @dataclass

@@ -18,6 +18,7 @@ from mxa_lite.errors import InputError, read_text
 from mxa_lite.recipe import own
 from mxa_lite.recipe.checks import check_data, check_installed, check_model, check_shape, is_path
 from mxa_lite.recipe.keys import DATA_SUFFIXES, GPU_PRESETS, Recipe, TaskSpec, flat
+from mxa_lite.tree import ROLES
 
 _HERE = Path(__file__).parent.parent
 SHIPPED = next(p for p in (_HERE / "recipes", _HERE.parent / "recipes") if p.is_dir())
@@ -28,8 +29,8 @@ _MAX_CHARS = 1_000_000  # of a recipe
 # Blocks that one value may stand for: the key names that value is given to.
 SHORT_FORMS = {
     "task": ("name",),
-    "rollout.max_completion_tokens": own.ROLES,
-    "train.learning_rate": own.ROLES,
+    "rollout.max_completion_tokens": ROLES,
+    "train.learning_rate": ROLES,
 }
 
 

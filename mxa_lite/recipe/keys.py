@@ -20,8 +20,8 @@ from pydantic import (
 )
 
 from mxa_lite.recipe import own
+from mxa_lite.tree import ROLES, Role
 
-Role = Literal["designer", "executor"]
 LrScheduler = Literal["constant_with_warmup", "constant", "linear", "cosine"]
 LossType = Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"]
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -307,7 +307,7 @@ class Recipe(Block):
 
     @model_validator(mode="after")
     def _prompts_have_room(self) -> Recipe:
-        for role in ("designer", "executor"):
+        for role in ROLES:
             length = getattr(self.rollout.max_completion_tokens, role)
             if length >= self.model.max_length:
                 raise ValueError(

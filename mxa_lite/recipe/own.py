@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mxa_lite.errors import InputError, read_text
+from mxa_lite.tree import ROLES
 
-ROLES = ("designer", "executor")
 FUNCTIONS = ("credit.reward", "credit.advantage", "schedule.mode", "task.name", "task.score")
 FILES = ("rollout.nodes", "prompts")  # these name a file alone
 SCRIPTS = "eval.systems"  # this one a folder of them

@@ -92,12 +92,7 @@ class Vllm(Engine):
             )
             for role in policy.adapters:
                 self._adapter(role)
-        except (
-            ValueError,
-            KeyError,
-            RuntimeError,
-            AssertionError,
-        ) as error:  # whatever it finds wrong
+        except (ValueError, KeyError, RuntimeError, AssertionError) as error:  # all that it raises
             reason = f"{recipe.model.name} so: {' '.join(str(error).split())[:300]}"
             raise InputError(f"engine: vllm does not take {reason}") from error
         finally:
