@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mxa_lite.evidence.predictions import against, difference, flips
 from mxa_lite.evidence.rivals import best_by_kind, best_fixed
 from mxa_lite.policy.generate import Engine
 from mxa_lite.policy.load import load
+from mxa_lite.policy.policy import Policy
 from mxa_lite.policy.request import Completion, Request
 from mxa_lite.rollout.opened import sampler_for
 from mxa_lite.rollout.sampler import Sampler
@@ -111,12 +113,14 @@ def test_rivals_that_were_not_measured_are_left_out(tmp_path: Path) -> None:
 
 
 class Counting(Engine):
-    """The real engine; `asked` counts the designer's requests."""
+    """The real engine; `asked` counts requests by role."""
 
-    asked = 0
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy, 512, 65_536)
+        self.asked: Counter[str] = Counter()
 
-    def generate(self, requests: list[Request]) -> list[Completion]:  # type: ignore[override]
-        self.asked += sum(request.role == "designer" for request in requests)
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        self.asked.update(request.role for request in requests)
         return super().generate(requests)
 
 
@@ -125,8 +129,14 @@ def sampler() -> Iterator[Sampler]:
     recipe = small("task=stories", "rollout.max_calls=2", "cold_start={method: data}")
     policy = load(recipe)
     with sampler_for(recipe, policy) as made:
-        made.engine = Counting(policy, 512, 65_536)
+        made.engine = Counting(policy)
         yield made
+
+
+def asked_by(sampler: Sampler) -> Counter[str]:
+    """Requests of each role until now."""
+    assert isinstance(sampler.engine, Counting)
+    return sampler.engine.asked.copy()
 
 
 def test_designs_that_were_drawn_give_what_drawing_them_again_gives(sampler: Sampler) -> None:
@@ -134,11 +144,11 @@ def test_designs_that_were_drawn_give_what_drawing_them_again_gives(sampler: Sam
     questions = tasks.load(sampler.recipe.task, 1).test[:4]
     exam = evaluate.Exam(sampler, questions, 2, 1.0)
     trees = evaluate.designed_trees(exam)
-    asked = sampler.engine.asked  # type: ignore[attr-defined]
+    asked = asked_by(sampler)["designer"]
     designs = {tree.question.id: tree.designs for tree in trees}
     drawn = evaluate.Drawn(sampler, designs)
     once = evaluate.designed(evaluate.Exam(drawn, questions, 2, 1.0))
-    assert sampler.engine.asked == asked == 8  # type: ignore[attr-defined]
+    assert asked_by(sampler)["designer"] == asked == 8
     assert any(len(a.calls) > 1 for a in once)
     assert once == evaluate.designed(exam)
     assert [len(d.executions) for tree in trees for d in tree.designs if d.outcome is None]
@@ -151,7 +161,9 @@ def test_votes_cost_at_least_what_the_designed_systems_cost(sampler: Sampler) ->
     dear = [Attempt("q", None, 0.0, one.calls * 2) for _ in questions]
     dear[0].calls = one.calls * 10
     exam = evaluate.Exam(sampler, questions, 1, 1.0)
+    before = asked_by(sampler)["executor"]
     votes, count = evaluate.self_consistency(exam, dear)
+    assert asked_by(sampler)["executor"] - before == count * len(questions)  # each vote once
     mine, theirs = summarize(votes), summarize(dear)
     assert mine["calls"] == count >= theirs["calls"] == 6
     assert mine["completion_tokens"] >= theirs["completion_tokens"]

@@ -55,6 +55,16 @@ def test_equal_keys_draw_equal_noise_and_others_do_not(policy: Policy) -> None:
     assert len({c.text for c in many}) > 1
 
 
+def test_equal_greedy_calls_are_made_once(policy: Policy) -> None:
+    """Twelve calls of three prompts; a call at another temperature is one of its own."""
+    engine = Engine(policy, 512, 65_536)
+    warm, *greedy = asks(count=1) + asks(temperature=0.0)
+    together = engine.generate([warm, *greedy])
+    assert engine.stats.batches[0][0] == bucket(4)
+    alone = [engine.generate([request])[0].completion_ids for request in (warm, *greedy[:3])]
+    assert [c.completion_ids for c in together] == [alone[0], *alone[1:] * 4]
+
+
 def test_temperature_0_is_what_stock_greedy_decoding_says(policy: Policy) -> None:
     engine = Engine(policy, 512, 65_536)
     for completion in engine.generate(asks(temperature=0.0, count=3)):

@@ -16,7 +16,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from mxa_lite import embedded
 from mxa_lite.learn.step import Step
 from mxa_lite.learn.trainer import RoleTrainer
+from mxa_lite.learn.warmstart import read_chats, warm_start
 from mxa_lite.machine.anchors import a_spinning_process
+from mxa_lite.policy.decode import Decoder
+from mxa_lite.policy.generate import Engine
+from mxa_lite.policy.policy import Policy
+from mxa_lite.policy.request import Completion, Request
 from mxa_lite.rollout import opened
 
 LINUX = pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="other systems do not say")
@@ -121,3 +126,59 @@ def test_prompts_and_updates_of_a_model_that_is_not_tiny_take_the_free_threads(
     assert torch.get_num_threads() == before
     with policy.all_threads():
         assert torch.get_num_threads() == 4
+
+
+@pytest.fixture
+def threads_kept() -> Iterator[None]:
+    """A tiny model's policy sets them for the whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def replies(
+    policy: Policy, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[Completion], set[tuple[int, int]]]:
+    """80 calls answered, and the (rows, threads) that decoded their tokens."""
+    policy.threads = lambda: threads
+    used: set[tuple[int, int]] = set()
+    stock = Decoder.step
+
+    def step(decoder: Decoder, ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        used.add((len(ids), torch.get_num_threads()))
+        return stock(decoder, ids, *rest)
+
+    questions = [f"Tom has {number} pens. He buys 4 more." for number in range(80)]
+    requests = [
+        Request([{"role": "user", "content": text}], "executor", (text,), 1.0, 32)
+        for text in questions
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(Decoder, "step", step)
+        return Engine(policy, 512, 65_536).generate(requests), used
+
+
+def test_wide_batches_take_the_free_threads_and_have_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, threads_kept: None
+) -> None:
+    policy = opened.load_policy(small())
+    one, *others = (replies(policy, threads, monkeypatch) for threads in (1, 2, 4))
+    for threads, (completions, used) in zip((2, 4), others, strict=True):
+        assert completions == one[0]
+        assert {count for rows, count in used if rows >= opened.WIDE} == {threads}
+        assert {count for rows, count in used if rows < opened.WIDE} == {1}
+
+
+def test_a_cold_start_takes_the_free_threads_and_has_the_same_bits(threads_kept: None) -> None:
+    recipe = small("cold_start.steps=3", "cold_start.batch_size=8")
+    chats = {role: chats[:16] for role, chats in read_chats(embedded.COLD_START).items()}
+    adapters, asked = [], []
+    for threads in (1, 2):
+        torch.manual_seed(0)
+        policy = opened.load_policy(recipe)
+        policy.threads = lambda threads=threads: asked.append(threads) or threads  # type: ignore
+        warm_start(recipe, policy, Engine(policy, 512, 4096), chats)
+        adapters.append([p.detach() for p in policy.model.parameters() if p.requires_grad])
+    assert asked.count(1) == asked.count(2) > 6  # before each step of both roles
+    assert torch.get_num_threads() == 1
+    assert all(torch.equal(a, b) for a, b in zip(*adapters, strict=True))

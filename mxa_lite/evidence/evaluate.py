@@ -23,7 +23,7 @@ from mxa_lite.mas.patterns import ROUTER, within
 from mxa_lite.recipe.own import Own
 from mxa_lite.records import ModeNumbers, Modes
 from mxa_lite.rollout.sampler import Sampler, Shape
-from mxa_lite.rollout.single import single_trees
+from mxa_lite.rollout.single import Ballots, single_trees
 from mxa_lite.tree import Call, Design, Question, Tree
 
 TAG = "eval"  # in every sampling key: cells and seeds are compared on equal noise
@@ -86,7 +86,10 @@ def designed(exam: Exam) -> list[Attempt]:
 
 def direct(exam: Exam, votes: int = 1) -> list[Attempt]:
     """The executor with the fixed single-agent prompt: one call, or a majority over `votes`."""
-    trees = single_trees(exam.sampler, exam.questions, exam.shape(), TAG, votes)
+    return _alone(single_trees(exam.sampler, exam.questions, exam.shape(), TAG, votes))
+
+
+def _alone(trees: list[Tree]) -> list[Attempt]:
     attempts = attempts_of(trees, "any")  # the answer is a reply's, taken by the kit itself
     return [replace(a, calls=a.calls[1:], pattern="single") for a in attempts]
 
@@ -97,13 +100,14 @@ def self_consistency(exam: Exam, designed: Sequence[Attempt]) -> tuple[list[Atte
     tries = max(len(designed), 1)
     calls = sum(len(a.calls) for a in designed) / tries
     tokens = sum(completion_tokens(a) for a in designed) / tries
-    votes = max(1, math.ceil(calls))
-    while True:
-        attempts = direct(exam, votes)
-        mean = sum(completion_tokens(a) for a in attempts) / max(len(attempts), 1)
-        if mean >= tokens or not mean:
-            return attempts, votes
-        votes = max(votes + 1, math.ceil(tokens * votes / mean))
+    ballots = Ballots(exam.sampler, exam.questions, exam.shape(), TAG)
+    drawn, votes = 0, max(1, math.ceil(calls))
+    while drawn < votes:  # each call once, however often the number of votes rises
+        ballots.draw(range(drawn, votes))
+        drawn, mean = votes, ballots.completion_tokens()
+        if 0 < mean < tokens:
+            votes = max(votes + 1, math.ceil(tokens * votes / mean))
+    return _alone(ballots.trees()), votes
 
 
 def hand_written(exam: Exam, script: str, pattern: str) -> list[Attempt]:

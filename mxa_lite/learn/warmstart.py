@@ -95,11 +95,15 @@ def rows(engine: Engine, chats: list[Chat]) -> list[dict[str, list[int]]]:
     return encoded
 
 
-class _Progress(TrainerCallback):
-    """A line each time the loss is logged: with a real model on a CPU a step takes seconds."""
+class _Steps(TrainerCallback):
+    """Before a step the threads that are free; after it a line each time the loss is logged, since
+    with a real model on a CPU a step takes seconds."""
 
-    def __init__(self, adapter: str, say: Callable[[str], None]) -> None:
-        self.adapter, self.say = adapter, say
+    def __init__(self, policy: Policy, adapter: str, say: Callable[[str], None]) -> None:
+        self.policy, self.adapter, self.say = policy, adapter, say
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.policy.take_free_threads()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" in (logs or {}):
@@ -134,11 +138,11 @@ def warm_start(
         steps = min(cold.steps, -(-PASSES * len(adapter_chats) // cold.batch_size))
         policy.activate(roles[0])
         trained = [p for p in policy.model.parameters() if p.requires_grad]
-        before, progress = [p.detach().clone() for p in trained], _Progress(name, say)
+        before, callback = [p.detach().clone() for p in trained], _Steps(policy, name, say)
         while True:
             policy.learning()
             try:
-                losses[name] = _trained(recipe, policy, data, sizes[-1], steps, progress)
+                losses[name] = _trained(recipe, policy, data, sizes[-1], steps, callback)
                 break
             except RuntimeError as error:
                 if not out_of_memory(error):
@@ -163,7 +167,7 @@ def _trained(
     data: list[dict[str, list[int]]],
     size: int,
     steps: int,
-    progress: _Progress,
+    callback: _Steps,
 ) -> float:
     """Train the active adapter, `size` rows at once; the last loss."""
     cold, cpu = recipe.cold_start, not torch.cuda.is_available()
@@ -200,7 +204,8 @@ def _trained(
             )
         lower_first_scale(trainer.accelerator)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(progress)
-        trainer.train()
+        trainer.add_callback(callback)
+        with policy.all_threads():
+            trainer.train()
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return logged[-1] if logged else float("nan")

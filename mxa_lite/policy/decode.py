@@ -43,8 +43,9 @@ class InPlaceLayer(DynamicLayer):
         """Append states (rows, heads, tokens, size); all keys and values so far."""
         start, end = self.length, self.length + key_states.shape[2]
         if (more := end - self.buffers[0].shape[2]) > 0:
-            room = (0, 0, 0, -(-more // GROWTH) * GROWTH)
-            self.buffers = [functional.pad(buffer, room) for buffer in self.buffers]
+            rows, heads, _, size = self.buffers[0].shape
+            zeros = self.buffers[0].new_zeros(rows, heads, -(-more // GROWTH) * GROWTH, size)
+            self.buffers = [torch.cat([buffer, zeros], 2) for buffer in self.buffers]
         self._written(end)
         self.keys[:, :, start:] = key_states
         self.values[:, :, start:] = value_states

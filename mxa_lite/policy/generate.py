@@ -5,6 +5,7 @@ What a call says depends on the recipe and not on who shares its batch; `noise.p
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,19 +102,23 @@ class Engine:
         return self.policy.template.encode(messages, max_prompt, add_generation_prompt)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion per request, in their order."""
+        """One completion per request, in their order; equal greedy ones are made once."""
         if not requests:
             return []
         prompts = [self.encode(r.messages, self.max_length - r.max_tokens) for r in requests]
-        done: list[Completion | None] = [None] * len(requests)
+        equal: dict[Any, list[int]] = {}
+        for i, r in enumerate(requests):
+            key = (r.role, r.max_tokens, tuple(prompts[i][0])) if r.temperature == 0 else i
+            equal.setdefault(key, []).append(i)
+        done: dict[int, Completion] = {}
         self.policy.generating()
         for role in dict.fromkeys(r.role for r in requests):
             self._speaker = self.policy.speaker(role)
-            mine = [i for i, r in enumerate(requests) if r.role == role]
+            mine = [first for first, *_ in equal.values() if requests[first].role == role]
             for batch in self._batches(mine, requests, prompts):
-                for i, completion in self._attempt(batch, requests, prompts):
-                    done[i] = completion
-        return [completion for completion in done if completion is not None]
+                done.update(self._attempt(batch, requests, prompts))
+        done |= {i: done[first] for first, *others in equal.values() for i in others}
+        return [done[i] for i in range(len(requests))]
 
     def _batches(
         self, mine: list[int], requests: Sequence[Request], prompts: list[tuple[list[int], bool]]
@@ -289,7 +294,9 @@ class Engine:
         stop = HalfEnded(count, self.ends, self.policy.device)
         model, decoder = self._speaker
         if decoder is not None and rows.cache is not None:
-            fresh = _decoded(decoder, rows, draws, stop, limit)
+            wide = total >= self.policy.wide
+            with self.policy.all_threads() if wide else contextlib.nullcontext():
+                fresh = _decoded(decoder, rows, draws, stop, limit)
         else:
             out = model.generate(
                 input_ids=rows.ids,

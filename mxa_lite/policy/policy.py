@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ class Policy:
     notes: how it was loaded and why, one sentence each, for the log and `doctor`.
     ends: tokens that end a completion.
     threads: how many CPU threads prompts and updates get now, where single tokens are decoded with
-    another number.
+    another number. wide: from how many rows on single tokens get them too.
     merged: whole weights to generate with; None: generation goes through the adapters.
     before_learning: called when training is switched to, for an engine that holds memory.
     """
@@ -39,14 +40,20 @@ class Policy:
     template: Template
     notes: list[str] = field(default_factory=list)
     threads: Callable[[], int] | None = None
+    wide: float = math.inf
     merged: Merged | None = None
     before_learning: Callable[[], None] = lambda: None
 
+    def take_free_threads(self) -> None:
+        """Compute with as many threads as other programs leave now."""
+        if self.threads:
+            torch.set_num_threads(self.threads())
+
     @contextlib.contextmanager
     def all_threads(self) -> Iterator[None]:
-        """Compute with all free threads meanwhile: for prompts and updates, not single tokens."""
+        """Compute with all free threads meanwhile."""
         before = torch.get_num_threads()
-        torch.set_num_threads(self.threads() if self.threads else before)
+        self.take_free_threads()
         try:
             yield
         finally:

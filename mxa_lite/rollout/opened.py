@@ -25,6 +25,7 @@ from mxa_lite.tasks.grade import Grader
 
 LIBRARIES = ("transformers", "trl", "peft", "bitsandbytes", "accelerate")
 TINY = 20_000_000  # parameters
+WIDE = 64  # rows
 THREADS = torch.get_num_threads()  # before anybody sets them
 
 
@@ -68,14 +69,12 @@ def load_policy(recipe: Recipe) -> Policy:
 
 
 def set_threads(recipe: Recipe, policy: Policy) -> None:
-    """`threads` of the recipe; else, on a CPU, all that are free for prompts and updates, and for
-    single tokens all, or one with a tiny model.
+    """`threads` of the recipe; else, on a CPU, all that are free for prompts, updates and tokens of
+    a tiny model's wide batches, whose bits are the same with one, two and four.
 
-    Seen with the embedded model, one and two threads on two idle cores: a step of 16 rows takes 8
-    and 7 ms, 64 prompts of 96 tokens 300 to 450 and 160 ms, forward and backward of 4,000 tokens
-    440 and 310 ms. As soon as anything else runs, threads that wait for each other at every step
-    make decoding slower many times over. The tokens of a large model keep their threads: with
-    another number of them its logits have other bits.
+    Seen with the embedded model, one and two threads on two idle cores: a token of 16 rows takes
+    2.7 and 1.9 ms, of 256 rows 24 and 14 ms; forward and backward of 4,000 tokens 440 and 310 ms.
+    Other tokens always have one thread, those of a large model all: their bits depend on it.
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
@@ -84,7 +83,9 @@ def set_threads(recipe: Recipe, policy: Policy) -> None:
         policy.threads = free_threads
         if policy.model.num_parameters() < TINY:
             torch.set_num_threads(1)
-            policy.notes.append(f"{THREADS} CPU threads, 1 to decode: the model is tiny")
+            policy.wide = WIDE
+            note = f"{THREADS} CPU threads, 1 to decode fewer than {WIDE} rows: the model is tiny"
+            policy.notes.append(note)
 
 
 def free_threads() -> int:
