@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional
@@ -35,13 +35,14 @@ from mxa_lite.policy.request import Completion, Request, seed_of
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # batch sizes generated in
 READ = 256  # tokens of padding that cost as much as a forward pass of its own
 STEP = 16  # prompts are padded to a multiple of this, and at least to it
+T = TypeVar("T")
 
 
 @dataclass
 class EngineStats:
     """What the engine did since `reset`. Shapes are (rows, tokens): of the prompts that were read,
     equal ones once, and of the batches that were generated. row_steps: tokens computed in these,
-    those of ended and of spare rows among them."""
+    those of ended rows among them, and of spare ones under Unsloth."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -49,12 +50,6 @@ class EngineStats:
     out_of_memory: int = 0
     read: list[tuple[int, int]] = field(default_factory=list)
     batches: list[tuple[int, int]] = field(default_factory=list)
-
-
-def bucket(size: int) -> int:
-    """The smallest of ROWS that holds `size`; multiples of the largest beyond it."""
-    beyond = -(-size // ROWS[-1]) * ROWS[-1]
-    return next((rows for rows in ROWS if size <= rows), beyond)
 
 
 @dataclass
@@ -66,16 +61,15 @@ class Rows:
     cache: Any
 
     def keep(self, rows: list[int]) -> None:
-        """Only these rows, in this order (one may come twice), filled up to a fixed batch size."""
-        filled = rows + rows[:1] * (bucket(len(rows)) - len(rows)) if rows else []
-        chosen = torch.tensor(filled, dtype=torch.long, device=self.ids.device)
+        """Only these rows, in this order; one may come twice."""
+        chosen = torch.tensor(rows, dtype=torch.long, device=self.ids.device)
         self.ids, self.mask = self.ids[chosen], self.mask[chosen]
-        if self.cache is not None and filled:
+        if self.cache is not None and rows:
             self.cache.batch_select_indices(chosen)
 
 
 class Engine:
-    """Generates for both roles of a policy. Batches by role, sorted by length, in fixed buckets.
+    """Generates for both roles of a policy. Batches by role, sorted by length.
 
     generation_tokens bounds rows x (prompt + completion) of one batch, and so its KV cache.
     """
@@ -136,6 +130,11 @@ class Engine:
             taken = set(same[:rows])
             mine = [i for i in mine if i not in taken]
 
+    def _filled(self, rows: list[T]) -> list[T]:
+        """With copies of the first up to one of ROWS, where Unsloth has a CUDA graph for each."""
+        size = len(rows) if self.reuse else next(size for size in ROWS if size >= len(rows))
+        return rows + rows[:1] * (size - len(rows))
+
     def _padded(self, length: int, new: int) -> int:
         """Width of a prompt's batch, which leaves room for `new` tokens within `max_length`."""
         return min(-(-length // STEP) * STEP, max(self.max_length - new, length))
@@ -190,7 +189,7 @@ class Engine:
                 if tokens[i][-1] not in self.ends and len(tokens[i]) < limit
             ]
             draws.keep(going)
-            rows.keep(going)
+            rows.keep(self._filled(going))
             left = [left[row] for row in going]
         self.stats.prompt_tokens += sum(len(prompts[i][0]) for i in batch)
         self.stats.completion_tokens += sum(map(len, tokens.values()))
@@ -215,8 +214,8 @@ class Engine:
 
         Equal prompts are read once, and short ones apart from long ones.
         """
-        count, width = bucket(len(prompts)), self._padded(max(map(len, prompts)), new)
-        filled = prompts + prompts[:1] * (count - len(prompts))
+        filled = self._filled(prompts)
+        count, width = len(filled), self._padded(max(map(len, prompts)), new)
         ids, mask = self.padded_left(filled, width)
         model, _ = self._speaker
         layout = DynamicCache(config=model.config)
@@ -267,10 +266,10 @@ class Engine:
         shared: DynamicCache | None = None,
         head: int = 0,
     ) -> DynamicCache:
-        """The cache of all but the last token of these prompts, the longest first, in a fixed
-        batch size. shared: a cache whose last `head` tokens stand before each of them."""
-        count, width = bucket(len(prompts)), self._padded(head + len(prompts[0]), new) - head
-        ids, mask = self.padded_left(prompts + prompts[:1] * (count - len(prompts)), width)
+        """The cache of all but the last token of these prompts, the longest first. shared: a cache
+        whose last `head` tokens stand before each of them."""
+        count, width = len(prompts), self._padded(head + len(prompts[0]), new) - head
+        ids, mask = self.padded_left(prompts, width)
         mask = functional.pad(mask, (head, 0), value=1)
         cache = repeated(shared, head, count) if shared else DynamicCache(config=model.config)
         with self.policy.all_threads():
