@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +21,16 @@ class _Path(click.Path):
 FOLDER = FILE = _Path()
 
 
-def sets_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--set key=value`, any number of times, later ones winning."""
-    return click.option(
-        "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key of the recipe."
-    )(command)
-
-
-def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--json`: one object on stdout, everything else on stderr."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
-
-
-def smoke_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--smoke`: the small numbers of templates/smoke.yaml."""
-    return click.option(
-        "--smoke", is_flag=True, help="Tiny and quick, to see that it runs to the end."
-    )(command)
+# Any number of times, later ones winning.
+sets_option = click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change one key of the recipe."
+)
+# One object on stdout, everything else on stderr.
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+# The small numbers of templates/smoke.yaml.
+smoke_option = click.option(
+    "--smoke", is_flag=True, help="Tiny and quick, to see that it runs to the end."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)

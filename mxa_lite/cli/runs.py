@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,9 +145,7 @@ def compare(
     console.check_folder("--output", output)
     from mxa_lite.runs.compare import compare as compare_runs
 
-    def say(text: str) -> None:
-        click.echo(text, err=True)
-
+    say = partial(click.echo, err=True)
     compare_runs(runs_or_recipes, seeds, output, jobs, say, sets, resume, smoke)
     click.echo((output / "compare.md").read_text(encoding="utf-8"), nl=False)
 
@@ -156,12 +155,7 @@ def compare(
 @click.option("--adapters", type=FOLDER, help="LoRA adapters for PEFT.")
 @click.option("--merged", type=FOLDER, help="Whole 16-bit models for Transformers and others.")
 @sets_option
-def export(
-    run: Path,
-    adapters: Path | None,
-    merged: Path | None,
-    sets: tuple[str, ...],
-) -> None:
+def export(run: Path, adapters: Path | None, merged: Path | None, sets: tuple[str, ...]) -> None:
     """The trained roles as standard folders, DIR/designer and DIR/executor, each with a card."""
     target = adapters or merged
     if target is None or (adapters and merged):
