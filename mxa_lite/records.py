@@ -11,8 +11,6 @@ from typing import Literal, NotRequired, TypedDict
 
 When = Literal["cold", "final"]  # before the training, after it
 ByRole = dict[str, float | None]
-
-
 Sums = dict[str, tuple[float, float]]  # role -> (sum over its tokens, tokens)
 
 

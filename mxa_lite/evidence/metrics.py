@@ -90,7 +90,6 @@ def step_line(
     executions: int,
     numbers: UpdateNumbers,
 ) -> StepLine:
-    """The metrics of one step."""
     designs = [d for tree in trees for d in tree.designs]
     ran: list[Execution] = [e for d in designs for e in d.executions]
     calls = _calls(trees)

@@ -11,10 +11,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mxa_lite.grading.intervals import Interval, chain, is_region, member, region
 from mxa_lite.grading.read import (
@@ -364,8 +363,7 @@ def _work(gold: str, answer: str, undone: bool) -> Claim | None:
     return None
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """One way to settle two texts. right, wrong: a gold, an answer that is it, one that is not."""
 
     name: str

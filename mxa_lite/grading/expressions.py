@@ -40,10 +40,7 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "lg": lambda value: sympy.log(value) / sympy.log(10),
 }
 
-_ROUNDED = {
-    r"\lfloor": (sympy.floor, r"\rfloor"),
-    r"\lceil": (sympy.ceiling, r"\rceil"),
-}
+_ROUNDED = {r"\lfloor": (sympy.floor, r"\rfloor"), r"\lceil": (sympy.ceiling, r"\rceil")}
 
 
 class Unread(ValueError):
@@ -122,7 +119,10 @@ class _Reader:
                     raise Unread
                 value = sympy.factorial(value)
             elif token == "^":
-                value = _power(value, self.group(signed=True))
+                exponent = self.group(signed=True)
+                if not exponent.free_symbols and abs(exponent) > _MOST:
+                    raise Unread
+                value = value**exponent
             else:
                 value = value * (sympy.pi / 180 if token == "°" else sympy.Rational(1, 100))
         return value
@@ -243,12 +243,6 @@ def _divisor(value: Any) -> Any:
     if value == 0:
         raise Unread
     return value
-
-
-def _power(base: Any, exponent: Any) -> Any:
-    if not exponent.free_symbols and abs(exponent) > _MOST:
-        raise Unread
-    return base**exponent
 
 
 def holds(claim: Any) -> bool:

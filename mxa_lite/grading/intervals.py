@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import pairwise, permutations
+from typing import NamedTuple
 
 from mxa_lite.grading.read import NAME, flat, inside, number, parts
 
@@ -13,8 +13,7 @@ _HOLE = re.compile(r" ?(?:([^≠]+?) ?≠)?([^≠=<>≤≥]+)")
 _FLIPPED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤"}
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """brackets: "[)" for a closed lower and an open upper end. The ends are tidy texts."""
 
     brackets: str
@@ -22,8 +21,7 @@ class Interval:
     upper: str
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """Intervals of which each is part of the set; name: what they bound, "" where unsaid."""
 
     name: str

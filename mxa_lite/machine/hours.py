@@ -17,9 +17,8 @@ limit, and `engine` is added: to start it, and to have it sleep and wake around 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -34,8 +33,7 @@ LOGIT_COPIES = 7  # fp32, read or written at a step
 TFLOPS_PER_GB = 0.07  # of an unknown card: as of the slowest in the table
 
 
-@dataclass(frozen=True)
-class Card:
+class Card(NamedTuple):
     """A card by its data sheet."""
 
     name: str
@@ -65,7 +63,7 @@ def card_of(name: str | None, vram_gb: float | None, gb_per_s: float | None) -> 
     card = CARDS[name] if name else max(smaller, key=lambda c: c.vram_gb, default=first)
     if gb_per_s is not None:
         card = Card("a card", card.vram_gb, gb_per_s, gb_per_s * TFLOPS_PER_GB)
-    return card if vram_gb is None else replace(card, vram_gb=vram_gb)
+    return card if vram_gb is None else card._replace(vram_gb=vram_gb)
 
 
 def work_of(recipe: Recipe, calls: float, signal: float) -> dict[str, tuple[float, ...]]:

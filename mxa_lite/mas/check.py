@@ -7,7 +7,7 @@ import itertools
 import sys
 import warnings
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mxa_lite.mas import script as mas
 from mxa_lite.tree import Outcome
@@ -22,8 +22,7 @@ _PATTERNS = {"Debate": "debate", "Reflection": "reflect", "Router": "router", "E
 _PATTERNS |= {"Pipeline": "pipeline", "Map": "map"}
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(NamedTuple):
     """outcome: None if the script may run."""
 
     outcome: Outcome | None

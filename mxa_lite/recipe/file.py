@@ -180,9 +180,9 @@ def override(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
     return Recipe.model_validate(data)
 
 
-def packaged(name: str) -> dict[str, Any]:
-    text = (files("mxa_lite") / "templates" / f"{name}.yaml").read_text("utf-8")
-    return dict(yaml.safe_load(text))
+def packaged(name: str) -> Any:
+    """The data of `templates/NAME.yaml`."""
+    return yaml.safe_load((files("mxa_lite") / "templates" / f"{name}.yaml").read_text("utf-8"))
 
 
 def smoked(recipe: Recipe, sets: Sequence[str]) -> Recipe:

@@ -30,7 +30,6 @@ from mxa_lite.tree import Tree
 if TYPE_CHECKING:
     from mxa_lite.runs.train import Run
 
-
 LEGEND = (  # with the time before it no wider than 80 columns
     "a step: who learns; right: share of executions with the right answer;",
     "reward: mean of the designs / of the executions; valid: scripts that",

@@ -12,13 +12,7 @@ from mxa_lite.errors import InputError, json_object
 from mxa_lite.evidence import report
 from mxa_lite.policy.request import Completion
 from mxa_lite.recipe.keys import Recipe
-from mxa_lite.rollout.canned import (
-    Graph,
-    ShownCall,
-    Ungraded,
-    graph,
-    shown_calls,
-)
+from mxa_lite.rollout.canned import Graph, ShownCall, Ungraded, graph, shown_calls
 from mxa_lite.rollout.opened import load_policy, sampler_for
 from mxa_lite.rollout.sampler import Sampler, Shape, Waiting, call_of
 from mxa_lite.rollout.single import single_trees
@@ -98,7 +92,7 @@ class Asked:
 
     def to_json(self) -> Answered:
         design = self.tree.designs[0]
-        ran = [e for d in self.tree.designs for e in d.executions]
+        executions = [e for d in self.tree.designs for e in d.executions]
         return {
             "question": self.tree.question.text,
             "script": design.script,
@@ -107,8 +101,8 @@ class Asked:
             "answer": self.answer,
             "fallback": self.reason is not None,
             "reason": self.reason,
-            "calls": shown_calls([call for execution in ran for call in execution.calls]),
-            "graph": graph([node for execution in ran for node in execution.nodes]),
+            "calls": shown_calls([call for e in executions for call in e.calls]),
+            "graph": graph([node for e in executions for node in e.nodes]),
         }
 
     def page(self, back: bool = False) -> str:

@@ -15,12 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, NotRequired, TypedDict
-
-import yaml
 
 from mxa_lite.errors import InputError, RunError
 from mxa_lite.evidence.predictions import flips, question_means, read_predictions
@@ -103,10 +100,8 @@ def members(
     first, *others = by_key.values()
     for other in others:
         first_values, other_values = flat(first.recipe), flat(other.recipe)
-        for key in (
-            "task.name",
-            *sorted(first_values | other_values),
-        ):  # the name says more than what hangs on it
+        # the name says more than what hangs on it
+        for key in ("task.name", *sorted(first_values | other_values)):
             shared = key.startswith("task") or key == "eval.questions"
             if shared and first_values.get(key) != other_values.get(key):
                 values = f"{first_values.get(key)} and {other_values.get(key)}"
@@ -306,10 +301,9 @@ def row(runs: Sequence[Member], first: Sequence[Member], order: Sequence[str]) -
 
 def beside_paper(values: Mapping[str, Any], differing: Sequence[str]) -> list[str]:
     """What the paper reports for a row's settings, of the keys in which the rows differ."""
-    text = (files("mxa_lite") / "templates" / "paper.yaml").read_text("utf-8")
     return [
         entry["says"]
-        for entry in yaml.safe_load(text)
+        for entry in recipe_file.packaged("paper")
         if set(entry["when"]) & set(differing)
         and all(values.get(key) == value for key, value in entry["when"].items())
     ]
@@ -331,7 +325,8 @@ def compare(
     check_questions(runs)
     check_unfinished(runs, resume)
     output.mkdir(parents=True, exist_ok=True)
-    with RunFolder(output).lock():
+    folder = RunFolder(output)
+    with folder.lock():
         train(runs, jobs, say)
     check_questions(runs)
     rows_of: dict[str, list[Member]] = {}
@@ -349,7 +344,6 @@ def compare(
         entry["differs"] = {key: recipe.get(key) for key in differing}
         entry["paper"] = beside_paper(recipe, differing)
     result: Comparison = {"questions": len(order), "rows": rows}
-    folder = RunFolder(output)
     folder.write_json("compare.json", result)
     text = environment().get_template("compare.md.j2").render(result)
     folder.write("compare.md", text)

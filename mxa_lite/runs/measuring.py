@@ -27,6 +27,10 @@ from mxa_lite.tree import Question
 RIVALS = ("single", "self_consistency", "fixed_best", "oracle_kind", "router")
 
 
+def _accuracy(m: ModeNumbers) -> str:
+    return f"{m['accuracy']:.3f} [{m['low']:.3f}, {m['high']:.3f}]"
+
+
 class Measuring:
     """The held-out questions of a run, and a sampler with its policy as it stands."""
 
@@ -65,9 +69,8 @@ class Measuring:
         self.folder.write_json("eval.json", results)
 
     def _tell(self, mode: str, m: ModeNumbers) -> None:
-        numbers = f"{m['accuracy']:.3f} [{m['low']:.3f}, {m['high']:.3f}]"
         cost = f"{m['calls']:.1f} calls, {m['tokens']:.0f} tokens  {m.get('system', '')}"
-        self.say(f"  {mode:17s} {numbers}  {cost}".rstrip())
+        self.say(f"  {mode:17s} {_accuracy(m)}  {cost}".rstrip())
 
     def seconds_after(self, step: int) -> float:
         """What the evaluations after a step will take, judged by what the cold one took."""
@@ -91,8 +94,7 @@ class Measuring:
         results.setdefault("during", {})[str(step)] = measured
         self.folder.write_json("eval.json", results)
         for mode, m in measured.items():
-            interval = f"{m['accuracy']:.3f} [{m['low']:.3f}, {m['high']:.3f}]"
-            self.say(f"held out after step {step}: {mode} {interval}")
+            self.say(f"held out after step {step}: {mode} {_accuracy(m)}")
         self.sampler.clock.seconds.clear()  # no part of the next step
         self.sampler.engine.reset()
         return measured
@@ -118,9 +120,8 @@ class Measuring:
         }
         policy = self.sampler.engine.policy
         temperature, samples = self.recipe.rollout.temperature, self.recipe.eval.samples
-        only = str(self.recipe.schedule.mode).removesuffix(
-            "_only"
-        )  # the one role that learns, if any
+        # the one role that learns, if any
+        only = str(self.recipe.schedule.mode).removesuffix("_only")
         for designer, executor in (("trained", "cold"), ("cold", "trained")):
             cell, learned = f"{designer}_{executor}", {"designer": designer, "executor": executor}
             if only in learned:
@@ -140,7 +141,7 @@ class Measuring:
         self.folder.write_json("eval.json", results)
         self.say("swap table (designer_executor):")
         for cell, m in table.items():
-            self.say(f"  {cell:17s} {m['accuracy']:.3f} [{m['low']:.3f}, {m['high']:.3f}]")
+            self.say(f"  {cell:17s} {_accuracy(m)}")
 
     def summary(self) -> None:
         """summary.json: the headline beside its rivals, and what changed in between."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mxa_lite.errors import InputError
 from mxa_lite.grading.compare import compare, final
@@ -27,8 +27,7 @@ _OUTPUT_KB = 16 << 10  # of a program under test
 _YES_NO = ("True", "False", "Yes", "No", "yes", "no")
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """correct: 1.0 or 0.0, or the share of passed tests where that was asked for."""
 
     correct: float

@@ -12,10 +12,9 @@ import pickle
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from mxa_lite.errors import InputError
 from mxa_lite.grading.compare import LONGEST as LONGEST_ANSWER
@@ -189,8 +188,7 @@ def _livecodebench(row: Row) -> Question:
     return _calls(row["question_content"], row["starter_code"], name, pairs)
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A task. convert raises BadRow, or KeyError and the like for a row of another shape.
 
     train, test: "repository config split", or "repository file" where the repository's own loader

@@ -175,7 +175,6 @@ _EXAMPLES = {
     ),
 }
 
-
 _WORKED = {
     "math": (
         (_EXAMPLES["math"][2], "4 * 45 = 180 and 4 * 60 = 240.\n<delivery>\\boxed{240}</delivery>"),
