@@ -113,7 +113,7 @@ class RunFolder:
     def write_trees(self, step: int, trees: Sequence[Tree]) -> None:
         """`rollouts/step-NNNNN.jsonl`, one question a line."""
         lines = (json.dumps(tree.to_json(), allow_nan=False) + "\n" for tree in trees)
-        self.write(f"rollouts/step-{step:05d}.jsonl", "".join(lines))
+        self.write(f"rollouts/{checkpoint_name(step)}.jsonl", "".join(lines))
 
     def add_metrics(self, line: StepLine) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:

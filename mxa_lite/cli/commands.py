@@ -142,9 +142,8 @@ def exec_(
         from mxa_lite.recipe import file as recipe_file
         from mxa_lite.rollout.canned import execute_canned
 
-        result = execute_canned(
-            source, question, kind, replies, recipe_file.load("arithmetic", sets)
-        )
+        recipe = recipe_file.load("arithmetic", sets)
+        result = execute_canned(source, question, kind, replies, recipe)
     if as_json:
         console.print_json(result)
         return

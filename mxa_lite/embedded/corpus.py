@@ -44,10 +44,6 @@ def _result(rng: random.Random, value: str) -> str:
     )[0]
 
 
-def _wrong(rng: random.Random, gold: str) -> str:
-    return str(max(0, int(gold) + rng.choice((-20, -10, -5, -2, -1, 1, 2, 3, 10, 20, int(gold)))))
-
-
 def _answer(
     rng: random.Random, worked: list[str], gold: str, care: float, seen: tuple[str, ...] = ()
 ) -> str:
@@ -59,10 +55,13 @@ def _answer(
     return _result(rng, gold)
 
 
-def _shown(rng: random.Random, worked: list[str], gold: str, right: float) -> tuple[str, str]:
-    """Another agent's (value, deliverable)."""
-    value = gold if rng.random() < right else _wrong(rng, gold)
-    return value, deliverable(_answer(rng, worked, value, 0.3), "math")
+def _shown(rng: random.Random, worked: list[str], gold: str) -> tuple[str, str]:
+    """Another agent's (value, deliverable), more often wrong than right."""
+    value = gold
+    if rng.random() >= 0.45:
+        off = rng.choice((-20, -10, -5, -2, -1, 1, 2, 3, 10, 20, int(gold)))
+        value = str(max(0, int(gold) + off))
+    return value, deliverable(_answer(rng, worked, value, 0.3))
 
 
 def _chat(rng: random.Random, system: str, user: str, reply: str) -> Chat:
@@ -87,7 +86,7 @@ def whole_chat(rng: random.Random, problem: Problem) -> Chat:
     kind = {"judge": judges, "critic": CRITIC}.get(place, SOLVE)
     system = rng.choice(list(kind))
     care = kind[system]
-    others = [_shown(rng, worked, gold, 0.45) for _ in range(rng.choice((2, 2, 3, 4)))]
+    others = [_shown(rng, worked, gold) for _ in range(rng.choice((2, 2, 3, 4)))]
     delivered = [(rng.choice(NAMES), handed) for _, handed in others]
     seen = tuple(value for value, _ in others)
     if place == "alone":

@@ -49,7 +49,7 @@ REQUANTIZED = 16  # steps between two looks at what NF4 makes of the weights
 LENGTHS = 16  # lengths of batches are multiples of it
 
 
-def make_tokenizer(seed: int = 0, documents: int = 20_000) -> PreTrainedTokenizerFast:
+def make_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE over the corpus: any text can be written, every digit is one token."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.Sequence(
@@ -65,7 +65,7 @@ def make_tokenizer(seed: int = 0, documents: int = 20_000) -> PreTrainedTokenize
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = (m["content"] for chat in itertools.islice(chats(seed), documents) for m in chat)
+    texts = (m["content"] for chat in itertools.islice(chats(0), 20_000) for m in chat)
     core.train_from_iterator(itertools.chain(texts, KIT * REPEATS), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
@@ -225,12 +225,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Pa
 @click.option("--start", type=click.Path(exists=True), help="a model folder to go on from")
 @click.option("--full-precision", is_flag=True, help="learn with exact weights, not NF4's")
 def main(
-    output: Path,
-    minutes: float,
-    rate: float,
-    seed: int,
-    start: str | None,
-    full_precision: bool,
+    output: Path, minutes: float, rate: float, seed: int, start: str | None, full_precision: bool
 ) -> None:
     torch.manual_seed(seed)
     if start:

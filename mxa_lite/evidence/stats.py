@@ -27,13 +27,9 @@ def paired(a_Q: Sequence[float], b_Q: Sequence[float]) -> Interval:
     return interval([b - a for a, b in zip(a_Q, b_Q, strict=True)])
 
 
-def _draws(
-    values: np.ndarray, rng: np.random.Generator, questions: np.ndarray, seeds: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of every resample, and the seeds drawn. Shapes: (S, Q), (R, Q) -> (R,), (R, S)."""
-    if seeds is None:
-        seeds = rng.integers(0, len(values), (RESAMPLES, len(values)))
-    return values[seeds[:, :, None], questions[:, None, :]].mean(axis=(1, 2)), seeds
+def _means(values: np.ndarray, seeds: np.ndarray, questions: np.ndarray) -> np.ndarray:
+    """The mean of every resample. Shapes: (S, Q), (R, S), (R, Q) -> (R,)."""
+    return values[seeds[:, :, None], questions[:, None, :]].mean(axis=(1, 2))
 
 
 def two_level(
@@ -51,13 +47,16 @@ def two_level(
     values = np.asarray(values_SQ, dtype=float)
     rng = np.random.default_rng(0)
     questions = rng.integers(0, values.shape[1], (RESAMPLES, values.shape[1]))
-    means, seeds = _draws(values, rng, questions, None)
+    seeds = rng.integers(0, len(values), (RESAMPLES, len(values)))
+    means = _means(values, seeds, questions)
     centre = values.mean()
     if minus_SQ is not None:
         minus = np.asarray(minus_SQ, dtype=float)
         if minus.shape[1] != values.shape[1] or (same_seeds and len(minus) != len(values)):
             raise ValueError(f"shapes {values.shape} and {minus.shape} do not pair")
-        means = means - _draws(minus, rng, questions, seeds if same_seeds else None)[0]
+        if not same_seeds:
+            seeds = rng.integers(0, len(minus), (RESAMPLES, len(minus)))
+        means = means - _means(minus, seeds, questions)
         centre -= minus.mean()
     low, high = np.percentile(means, [2.5, 97.5])
     return float(centre), float(low), float(high)

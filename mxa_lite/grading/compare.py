@@ -220,19 +220,16 @@ def _items(text: str) -> tuple[str, list[str]]:
     else:
         items = [item for item in parts(body, ",;") if item]
     if kind != "tuple":
-        items = [
-            choice
-            for item in items
-            for choice in (
-                (_signed(item, "+-"), _signed(item, "-+")) if re.search("[±∓]", item) else (item,)
-            )
-        ]
+        items = [choice for item in items for choice in _choices(item)]
     return "one" if kind == "list" and len(items) == 1 else kind, items
 
 
-def _signed(text: str, signs: str) -> str:
-    text = text.replace("±", signs[0]).replace("∓", signs[1])
-    return re.sub(r"(^|[=({,]\s*)\+\s*", r"\1", text)
+def _choices(text: str) -> list[str]:
+    """Both that a text with `±` stands for; another text itself."""
+    if not re.search("[±∓]", text):
+        return [text]
+    signed = [text.replace("±", above).replace("∓", below) for above, below in ("+-", "-+")]
+    return [re.sub(r"(^|[=({,]\s*)\+\s*", r"\1", choice) for choice in signed]
 
 
 def _list(gold: str, answer: str, undone: bool) -> Claim | None:

@@ -85,8 +85,7 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
         for handler in self.callback_handler.callbacks:
             if isinstance(handler, TensorBoardCallback):  # else among the checkpoints
                 handler.logging_dir = str(folder.parent / "logs")
-        limits = recipe.rollout.max_completion_tokens
-        self.limits = {"designer": limits.designer, "executor": limits.executor}
+        self.limits = dict(recipe.rollout.max_completion_tokens)  # by role
 
     def training_step(
         self, model: Any, inputs: Any, num_items_in_batch: Any = None
@@ -165,11 +164,7 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
         return generation_batch  # a micro-batch already
 
     def compute_loss(
-        self,
-        model: Any,
-        inputs: Any,
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """TRL's loss (eq. 2, 3), scaled so that a role's micro-batches add up to its own mean.
 
@@ -230,11 +225,11 @@ class RoleTrainer(Checkpoints, GRPOTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """An update's loss and gradient norm join its numbers; then the callbacks are told."""
         if "loss" in logs:
-            self.numbers["loss"] = finite(logs["loss"])
-            self.numbers["grad_norm"] = finite(logs.get("grad_norm"))
             numbers = self.numbers
+            numbers["loss"] = finite(logs["loss"])
+            numbers["grad_norm"] = finite(logs.get("grad_norm"))
             numbers["step_skipped"], numbers["scale"] = scale_numbers(self.accelerator)
-            self.step.numbers.append(self.numbers)
+            self.step.numbers.append(numbers)
         super().log(logs, start_time)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:

@@ -9,7 +9,6 @@ import gc
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def recipe(vram_gb: float = 0, *sets: str) -> Recipe:
 
 def write_model(shape: Shape, folder: Path) -> None:
     """A Qwen3 of this shape in 16 bit."""
-    sizes = dict(zip(KEYS, astuple(shape), strict=True))
+    sizes = dict(zip(KEYS, shape, strict=True))
     sizes["tie_word_embeddings"] = bool(shape.tied)
     config = AutoConfig.for_model("qwen3", **sizes, pad_token_id=0, eos_token_id=1)
     with torch.device("cuda" if accelerator() else "cpu"):

@@ -166,10 +166,8 @@ def check_device(ground: Ground) -> Found:
     a = torch.randn(256, 256, dtype=dtype)
     right = a.double() @ a.double()
     off = float(((a.cuda() @ a.cuda()).cpu() - right).norm() / right.norm())
-    return (
-        off < 0.01,
-        f"{device()}, {dtype} ({why}), off {off:.2g}; xformers {xformers() or 'fits'}",
-    )
+    text = f"{device()}, {dtype} ({why}), off {off:.2g}; xformers {xformers() or 'fits'}"
+    return off < 0.01, text
 
 
 def check_sandbox(_: Ground) -> Found:

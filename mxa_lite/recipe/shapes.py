@@ -6,9 +6,8 @@ import csv
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mxa_lite import embedded
 from mxa_lite.errors import InputError
@@ -23,8 +22,7 @@ REFUSED = {  # in a name -> what it is
 ENDINGS = r"(-unsloth|-bnb-4bit|-instruct|-it|-base|-thinking|-\d{4})+$"
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """Sizes of a Llama-like decoder, as its config.json names them."""
 
     hidden: int

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from mxa_lite.mas.check import check
 from mxa_lite.policy.request import Completion, Request, seed_of
@@ -34,9 +34,8 @@ class Grades(Protocol):
     def grade_many(self, pairs: list[tuple[Question, str]]) -> Sequence[Any]: ...
 
 
-@dataclass(frozen=True)
-class Shape:
-    """How to roll out: M, N, the temperature of both roles, and the adapters' roles."""
+class Shape(NamedTuple):
+    """How to roll out: M, N, and the temperature of both roles."""
 
     designs: int
     executions: int
@@ -69,8 +68,7 @@ class _Running:
     tokens: int = 0
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(NamedTuple):
     """A call that waits for the model."""
 
     running: _Running

@@ -72,14 +72,7 @@ class AfterStep(TrainerCallback):
         if step_is_whole and any(distributed.gathered(self.interrupts.asked)):
             control.should_training_stop = True
 
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, *_: Any, logs: Any = None, **__: Any) -> None:
         """Loss and gradient norm are known by now. What is added to `logs` reaches the loggers."""
         updates = self.run.recipe.train.updates
         if logs is None or "loss" not in logs:

@@ -246,16 +246,15 @@ def curve(runs: Sequence[Member]) -> list[Point]:
         correct = [line["correct"] for line in lines]
         counts = sum((Counter(line["patterns"]) for line in lines), Counter[str]())
         valid = [line["valid_scripts"] for line in lines if line["valid_scripts"] is not None]
-        points.append(
-            {
-                "step": lines[0]["step"],
-                "correct": fmean(correct),
-                "least": min(correct),
-                "most": max(correct),
-                "patterns": shares(counts.elements()),
-                "valid_scripts": fmean(valid) if valid else None,
-            }
-        )
+        point: Point = {
+            "step": lines[0]["step"],
+            "correct": fmean(correct),
+            "least": min(correct),
+            "most": max(correct),
+            "patterns": shares(counts.elements()),
+            "valid_scripts": fmean(valid) if valid else None,
+        }
+        points.append(point)
     return points
 
 

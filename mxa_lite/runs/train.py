@@ -17,6 +17,7 @@ from tqdm import tqdm
 from mxa_lite import embedded
 from mxa_lite.credit.schedule import questions_for
 from mxa_lite.errors import InputError
+from mxa_lite.evidence import report
 from mxa_lite.learn import bootstrap, distributed, warmstart
 from mxa_lite.learn.step import Step, take
 from mxa_lite.learn.trainer import RoleTrainer
@@ -204,7 +205,4 @@ def run(
         training.measuring.whole("final")
         training.measuring.swap(cold, final)
         training.measuring.summary()
-    from mxa_lite.evidence import report
-
-    page = report.build(output)
-    training.say(f"report: {page}")
+    training.say(f"report: {report.build(output)}")

@@ -184,15 +184,12 @@ def can_fail(test: str) -> bool:
     """
     for node in ast.walk(ast.parse(test)):
         if isinstance(node, ast.Assert):
-            condition = node.test
-            always = (isinstance(condition, ast.Tuple) and condition.elts) or (
-                isinstance(condition, ast.Constant) and condition.value
-            )
-            if not always:
+            full = isinstance(node.test, ast.Tuple) and node.test.elts
+            true = isinstance(node.test, ast.Constant) and node.test.value
+            if not full and not true:
                 return True
-        if isinstance(node, ast.Raise) or getattr(node, "attr", "").startswith(
-            ("assert", "raises")
-        ):
+        method = getattr(node, "attr", "")
+        if isinstance(node, ast.Raise) or method.startswith(("assert", "raises")):
             return True
     return False
 
