@@ -177,8 +177,11 @@ def test_a_cold_start_takes_the_free_threads_and_has_the_same_bits(threads_kept:
         torch.manual_seed(0)
         policy = opened.load_policy(recipe)
         policy.threads = lambda threads=threads: asked.append(threads) or threads  # type: ignore
+        adapter = [p for p in policy.model.parameters() if p.requires_grad]
+        fresh = [p.detach().clone() for p in adapter]
         warm_start(recipe, policy, Engine(policy, 512, 4096), chats)
-        adapters.append([p.detach() for p in policy.model.parameters() if p.requires_grad])
+        assert not any(torch.equal(a, b) for a, b in zip(fresh, adapter, strict=True))
+        adapters.append(adapter)
     assert asked.count(1) == asked.count(2) > 6  # before each step of both roles
     assert torch.get_num_threads() == 1
     assert all(torch.equal(a, b) for a, b in zip(*adapters, strict=True))
