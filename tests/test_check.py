@@ -1,6 +1,7 @@
 import pytest
 
-from mxa_lite.mas.check import MAX_CHARS, check
+from mxa_lite.mas.check import check
+from mxa_lite.texts.answers import MAX_SCRIPT
 from mxa_lite.tree import Outcome
 
 NODES = 'a = Agent("a", "p")\nb = Agent("b", "p")\n'
@@ -124,7 +125,7 @@ def test_what_does_not_parse_is_a_syntax_error_and_never_an_exception(source):
 
 
 def test_a_huge_script_is_refused_unread():
-    assert check("#" * (MAX_CHARS + 1)).outcome is Outcome.REJECTED
+    assert check("#" * (MAX_SCRIPT + 1)).outcome is Outcome.REJECTED
 
 
 def test_odd_escapes_print_no_warning(recwarn):

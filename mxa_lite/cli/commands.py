@@ -1,4 +1,4 @@
-"""The command line. Every import of a command's own stands inside it: `--help` must be quick."""
+"""Commands about a recipe, a script, a file of answers or this machine; and `run` itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that take finished or running runs: eval, design, serve, compare."""
+"""Commands that take runs: eval, design, serve, compare, export; and bench."""
 
 from __future__ import annotations
 

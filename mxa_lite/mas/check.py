@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from mxa_lite.mas import script as mas
+from mxa_lite.texts.answers import MAX_SCRIPT
 from mxa_lite.tree import Outcome
 
-MAX_CHARS = 64_000
 _FLOWS = ("Workflow", "ConditionalWorkflow", "LoopWorkflow", "AgentGraph")
 _NODES = ("Agent", "Ensemble", "Debate", "Reflection", "Router", "Pipeline", "Map")
 _KINDS = {kind: kind for kind in _NODES}
@@ -35,8 +35,8 @@ def check(source: str, names: Collection[str] = ()) -> Checked:
 
     names: what `rollout.nodes` adds to the language, importable as the built-in nodes are.
     """
-    if len(source) > MAX_CHARS:
-        error = f"the script has {len(source)} characters, allowed are {MAX_CHARS}"
+    if len(source) > MAX_SCRIPT:
+        error = f"the script has {len(source)} characters, allowed are {MAX_SCRIPT}"
         return Checked(Outcome.REJECTED, error, "other")
     try:
         with warnings.catch_warnings():
