@@ -138,6 +138,7 @@ def test_the_swap_table_has_four_cells_on_the_same_questions(finished: Path) -> 
     swap = results["swap"]
     assert set(swap) == {"cold_cold", "trained_cold", "cold_trained", "trained_trained"}
     assert {cell["questions"] for cell in swap.values()} == {4}
+    assert results["seconds"]["swap"].keys() == {"trained_cold", "cold_trained"}
     assert swap["cold_cold"] == results["cold"]["designed"]
     assert swap["trained_trained"] == results["final"]["designed"]
     modes = {"designed", "designed_greedy", "single", "single_greedy", "self_consistency"}

@@ -114,10 +114,9 @@ class Measuring:
             results["swap"] = None
             self.folder.write_json("eval.json", results)
             return
-        table: Modes = {
-            "cold_cold": results["cold"]["designed"],
-            "trained_trained": results["final"]["designed"],
-        }
+        known = {"cold": results["cold"]["designed"], "trained": results["final"]["designed"]}
+        table: Modes = {"cold_cold": known["cold"]}
+        seconds = results.setdefault("seconds", {})["swap"] = {}
         policy = self.sampler.engine.policy
         temperature, samples = self.recipe.rollout.temperature, self.recipe.eval.samples
         # the one role that learns, if any
@@ -125,19 +124,21 @@ class Measuring:
         for designer, executor in (("trained", "cold"), ("cold", "trained")):
             cell, learned = f"{designer}_{executor}", {"designer": designer, "executor": executor}
             if only in learned:
-                table[cell] = table[f"{learned[only]}_{learned[only]}"]
+                table[cell] = known[learned[only]]
                 continue
             for role, state in learned.items():
                 policy.load(final if state == "trained" else cold, [role])
             drawn = self.designs.get("final" if designer == "trained" else "cold")
             sampler = evaluate.Drawn(self.sampler, drawn) if drawn else self.sampler
             exam = evaluate.Exam(sampler, self.held_out, samples, temperature)
+            started = time.perf_counter()
             tries = evaluate.designed(exam)
+            seconds[cell] = (time.perf_counter() - started) / len(tries)
             table[cell] = summarize(tries)
             save_predictions({cell: tries}, self.folder.path / "predictions" / "swap")
         policy.load(final)
-        order = ("cold_cold", "trained_cold", "cold_trained", "trained_trained")
-        results["swap"] = table = {cell: table[cell] for cell in order}
+        table["trained_trained"] = known["trained"]
+        results["swap"] = table
         self.folder.write_json("eval.json", results)
         self.say("swap table (designer_executor):")
         for cell, m in table.items():
