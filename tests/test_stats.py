@@ -1,4 +1,7 @@
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -80,3 +83,21 @@ def test_total_variation_by_hand():
     assert total_variation({"vote": 0.5, "judge": 0.5}, {"vote": 0.2, "chain": 0.8}) == 0.8
     assert total_variation({"vote": 1.0}, {"vote": 1.0}) == 0.0
     assert total_variation({"vote": 1.0}, {"chain": 1.0}) == 1.0
+
+
+def test_total_variation_has_the_same_bits_in_every_process():
+    """The sum of these shares has other bits in other orders, and a set another order each time."""
+    code = (
+        "from mxa_lite.evidence.stats import total_variation as t;"
+        "print(t({f'p{i}': 0.1 / (i + 1) for i in range(40)}, {}))"
+    )
+    sums = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in range(1, 6)
+    }
+    assert len(sums) == 1
